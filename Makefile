@@ -1,0 +1,35 @@
+SHELL    := /bin/bash
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LINT     := 2.15.0
+FUZZTIME ?= 10s
+export CGO_ENABLED := 0
+
+.PHONY: build demo test lint bench fuzz clean
+
+build:
+	go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/tandem ./cmd/tandem
+
+demo: build
+	bin/tandem demo
+
+test:
+	@if [ "$$(id -u)" != 0 ]; then echo 'Not root, so the tests with network namespaces are skipped in:'; \
+		grep -rlF 'netns.New(' --include='*_test.go' . | xargs -r -n1 dirname | sort -u; fi
+	go vet ./...
+	go test -timeout 5m ./...
+
+lint:
+	@if golangci-lint version 2>/dev/null | grep -qF 'version $(LINT)'; then golangci-lint run; \
+		else go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v$(LINT) run; fi
+
+bench:
+	go test -run '^$$' -bench . -benchmem ./...
+
+fuzz:
+	@grep -rHoE '^func Fuzz[A-Za-z0-9_]+' --include='*_test.go' . | while IFS=: read -r file func; do \
+		echo "$$file $${func#func }"; \
+		go test -run '^$$' -fuzz "^$${func#func }$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")" </dev/null || exit 1; \
+	done
+
+clean:
+	rm -rf bin dist

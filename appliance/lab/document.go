@@ -1,0 +1,119 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"text/template"
+	"time"
+)
+
+// documentTemplate is the pair's document; package config has its types.
+const documentTemplate = `version: 1
+group: lab
+election:
+{{- if .Interval}}
+  advertisement_interval: {{.Interval}}
+{{- end}}
+  preempt: {{.Preempt}}
+members:
+{{- range .Members}}
+  - name: {{.Name}}
+    public_key: {{printf "%q" .PublicKey}}
+{{- end}}
+ha_link:
+  vrid: 30
+  prefix: 10.255.0.0/30
+  ports:
+    alpha: {interface: ha0, address: 10.255.0.1}
+    bravo: {interface: ha0, address: 10.255.0.2}
+uplinks:
+  - name: wan
+    vrid: 20
+    prefix: 203.0.113.0/24
+    gateway: {{.UplinkGateway}}
+    addresses: [{{.NATAddress}}]
+    ports:
+      alpha: {interface: wan0, address: 203.0.113.11}
+      bravo: {interface: wan0, address: 203.0.113.12}
+networks:
+  - name: lan
+    vrid: 10
+    prefix: 10.0.0.0/24
+    gateway: {{.ClientGateway}}
+    ports:
+      alpha: {interface: lan0, address: 10.0.0.2}
+      bravo: {interface: lan0, address: 10.0.0.3}
+    uplink: wan
+`
+
+type documentMember struct{ Name, PublicKey string }
+
+type documentValues struct {
+	Interval                                 time.Duration
+	Preempt                                  bool
+	Members                                  []documentMember
+	ClientGateway, UplinkGateway, NATAddress string
+}
+
+// writeDocument makes both nodes' keys and the document that pins them.
+func (l *Lab) writeDocument(ctx context.Context) error {
+	values := documentValues{
+		Interval:      l.options.Interval,
+		Preempt:       l.options.Preempt,
+		ClientGateway: ClientGateway,
+		UplinkGateway: UplinkGateway,
+		NATAddress:    NATAddress,
+	}
+	for _, node := range nodeNames() {
+		key, err := l.makeKey(ctx, node)
+		if err != nil {
+			return err
+		}
+		values.Members = append(values.Members, documentMember{Name: node, PublicKey: key})
+	}
+	document, err := renderDocument(values)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(l.ConfigPath(), document, 0o600); err != nil {
+		return fmt.Errorf("write document: %w", err)
+	}
+	return nil
+}
+
+func renderDocument(values documentValues) ([]byte, error) {
+	parsed, err := template.New("document").Parse(documentTemplate)
+	if err != nil {
+		return nil, fmt.Errorf("parse template of the document: %w", err)
+	}
+	var out bytes.Buffer
+	if err := parsed.Execute(&out, values); err != nil {
+		return nil, fmt.Errorf("render document: %w", err)
+	}
+	return out.Bytes(), nil
+}
+
+// makeKey has the program under test make a key and returns the public one.
+func (l *Lab) makeKey(ctx context.Context, node string) (string, error) {
+	path := l.KeyPath(node)
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("remove old key: %w", err)
+	}
+	cmd := exec.CommandContext(ctx, l.options.Binary, "keygen", "--out", path)
+	var complaint bytes.Buffer
+	cmd.Stderr = &complaint
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("run %s keygen --out %s: %w: %s", l.options.Binary, path, err, strings.TrimSpace(complaint.String()))
+	}
+	key := strings.TrimSpace(string(out))
+	if key == "" || strings.ContainsAny(key, "\r\n") {
+		return "", fmt.Errorf("run %s keygen --out %s: printed %q, want one line with the public key", l.options.Binary, path, out)
+	}
+	return key, nil
+}

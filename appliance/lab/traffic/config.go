@@ -1,0 +1,105 @@
+package traffic
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// Defaults of the fields of ClientConfig that are zero.
+const (
+	// DefaultTCPInterval is the time between two messages of a TCP session.
+	DefaultTCPInterval = 100 * time.Millisecond
+	// DefaultUDPInterval is the time between two datagrams of a UDP flow.
+	DefaultUDPInterval = 20 * time.Millisecond
+	// DefaultPatience is how long a flow may be silent before it is lost.
+	DefaultPatience = 15 * time.Second
+	// DefaultBulkRate caps a download, in bits per second, so that the machine has
+	// time left for the routers.
+	DefaultBulkRate = 200_000_000
+
+	// maxFlows bounds what one client opens, per protocol.
+	maxFlows = 20_000
+	// minInterval is what the client's pacing can keep even.
+	minInterval = 2 * time.Millisecond
+)
+
+// ServerConfig says where a server listens.
+type ServerConfig struct {
+	// Address to listen on; the unspecified address listens on all.
+	Address netip.Addr `json:"address"`
+	// TCPPort and UDPPort echo, BulkPort sends a download. 0 lets the kernel choose;
+	// see Listening.
+	TCPPort  uint16 `json:"tcp_port"`
+	UDPPort  uint16 `json:"udp_port"`
+	BulkPort uint16 `json:"bulk_port"`
+	// BulkRate caps each download in bits per second, whatever the client asks for;
+	// 0 is no cap.
+	BulkRate uint64 `json:"bulk_rate"`
+}
+
+// ClientConfig says what a client sends, and to whom.
+type ClientConfig struct {
+	// Server and its ports.
+	Server   netip.Addr `json:"server"`
+	TCPPort  uint16     `json:"tcp_port"`
+	UDPPort  uint16     `json:"udp_port"`
+	BulkPort uint16     `json:"bulk_port"`
+	// TCPSessions and UDPFlows are how many of each to keep.
+	TCPSessions int `json:"tcp_sessions"`
+	UDPFlows    int `json:"udp_flows"`
+	// TCPInterval and UDPInterval are the times between two messages of one flow;
+	// 0 is the default.
+	TCPInterval time.Duration `json:"tcp_interval_ns"`
+	UDPInterval time.Duration `json:"udp_interval_ns"`
+	// Download asks for one download that never ends, BulkRate its speed in bits per
+	// second; 0 is the default.
+	Download bool   `json:"download"`
+	BulkRate uint64 `json:"bulk_rate"`
+	// Patience is how long a flow may be silent before it is lost; 0 is the default.
+	Patience time.Duration `json:"patience_ns"`
+}
+
+// withDefaults fills the fields that are zero.
+func (c ClientConfig) withDefaults() ClientConfig {
+	if c.TCPInterval == 0 {
+		c.TCPInterval = DefaultTCPInterval
+	}
+	if c.UDPInterval == 0 {
+		c.UDPInterval = DefaultUDPInterval
+	}
+	if c.Patience == 0 {
+		c.Patience = DefaultPatience
+	}
+	if c.BulkRate == 0 {
+		c.BulkRate = DefaultBulkRate
+	}
+	return c
+}
+
+// validate reports all that is wrong with a configuration after withDefaults.
+func (c ClientConfig) validate() error {
+	var faults []error
+	if !c.Server.IsValid() {
+		faults = append(faults, errors.New("server: missing"))
+	}
+	if c.TCPSessions < 0 || c.TCPSessions > maxFlows {
+		faults = append(faults, fmt.Errorf("tcp_sessions: %d is not between 0 and %d", c.TCPSessions, maxFlows))
+	}
+	if c.UDPFlows < 0 || c.UDPFlows > maxFlows {
+		faults = append(faults, fmt.Errorf("udp_flows: %d is not between 0 and %d", c.UDPFlows, maxFlows))
+	}
+	if c.TCPSessions == 0 && c.UDPFlows == 0 && !c.Download {
+		faults = append(faults, errors.New("tcp_sessions, udp_flows and download: nothing to send"))
+	}
+	for _, i := range []time.Duration{c.TCPInterval, c.UDPInterval} {
+		if i < minInterval {
+			faults = append(faults, fmt.Errorf("interval: %v is shorter than %v", i, minInterval))
+		}
+	}
+	if c.Patience < max(c.TCPInterval, c.UDPInterval) {
+		faults = append(faults, fmt.Errorf("patience: %v is shorter than an interval", c.Patience))
+	}
+	return errors.Join(faults...)
+}

@@ -1,0 +1,315 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tandem/vrrp"
+	"tandem/vrrp/elector"
+)
+
+// respawnDelay keeps an elector that dies at once from being started in a loop.
+const respawnDelay = 100 * time.Millisecond
+
+// electorLink supervises the elector process and talks to it.
+type electorLink struct {
+	node *node
+	cfg  elector.Configuration
+
+	mu      sync.Mutex
+	client  *elector.Client
+	report  elector.Report
+	fitness elector.Fitness
+	// changed is closed and replaced whenever report changes.
+	changed  chan struct{}
+	stopping bool
+	// child is closed when the elector that this process started has ended; nil
+	// if it was started by a predecessor.
+	child chan struct{}
+}
+
+func newElectorLink(n *node, cfg elector.Configuration) *electorLink {
+	// Until the first round of the reconciler nothing is known to be well.
+	return &electorLink{node: n, cfg: cfg, changed: make(chan struct{}), fitness: elector.Fitness{Fitness: vrrp.Fitness{Failed: 1}}}
+}
+
+// electorConfiguration translates the document for the elector.
+func (n *node) electorConfiguration() (elector.Configuration, error) {
+	member, _ := n.doc.Member(n.opts.Name)
+	cfg := elector.Configuration{
+		Interval: n.doc.Election.AdvertisementInterval, Lease: n.lease(),
+		Priority: member.Priority, Preempt: n.doc.Election.Preempt,
+	}
+	for _, other := range n.doc.Members {
+		if other.Priority < member.Priority {
+			cfg.Rank++
+		}
+	}
+	var first []netip.Addr
+	for i, link := range n.intent.VirtualLinks {
+		port, vrid := n.carrierPort(link.Carrier)
+		cfg.Carriers = append(cfg.Carriers, elector.Carrier{
+			Name: link.Carrier, Interface: link.Parent, VirtualLink: link.Name, VRID: vrid,
+			Source: port.Address, Addresses: link.Addresses,
+		})
+		if i == 0 {
+			first = link.Addresses[:1]
+		}
+	}
+	other, paired := n.doc.Peer(n.opts.Name)
+	if !paired {
+		return cfg, nil
+	}
+	mine, theirs := n.doc.HALink.Ports[n.opts.Name], n.doc.HALink.Ports[other.Name]
+	if first == nil {
+		first = []netip.Addr{mine.Address}
+	}
+	// An advert must carry an address (RFC 9568 §5.2.5); the HA link has no virtual
+	// one of its own, so the group's first stands for it.
+	cfg.Carriers = append(cfg.Carriers, elector.Carrier{
+		Name: haCarrier, Interface: mine.Interface, VRID: n.doc.HALink.VRID, Source: mine.Address, Addresses: first,
+	})
+	key, err := n.identity.SharedSecret(other.PublicKey, "tandem heartbeat "+n.doc.Group)
+	if err != nil {
+		return cfg, fmt.Errorf("derive the heartbeat key: %w", err)
+	}
+	cfg.Heartbeat = &elector.Heartbeat{
+		Interface: mine.Interface, Key: key,
+		Local:  netip.AddrPortFrom(mine.Address, n.doc.HALink.Port),
+		Remote: netip.AddrPortFrom(theirs.Address, n.doc.HALink.Port),
+	}
+	return cfg, nil
+}
+
+// run keeps an elector running and connected until ctx ends.
+func (l *electorLink) run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		if err := l.attach(ctx); err != nil {
+			return err
+		}
+		err := l.listen(ctx)
+		if ctx.Err() != nil || l.isStopping() {
+			return nil
+		}
+		l.node.log.Error("the elector is gone; starting another", "error", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(respawnDelay):
+		}
+	}
+	return nil
+}
+
+// attach connects to the elector of a predecessor, or starts one.
+func (l *electorLink) attach(ctx context.Context) error {
+	path := l.node.path(elector.SocketName)
+	client, err := elector.Dial(path)
+	switch {
+	case err == nil:
+		l.node.log.Info("adopted the running elector")
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, unix.ECONNREFUSED):
+		if err = l.spawn(path); err == nil {
+			client, err = elector.Dial(path)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("start the elector: %w", err)
+	}
+	context.AfterFunc(ctx, func() { _ = client.Close() }) // ends listen; nothing else uses it then
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.client = client
+	if err := client.Send(elector.Command{Configure: &l.cfg, Fitness: &l.fitness}); err != nil {
+		l.node.log.Error("the elector does not listen", "error", err)
+	}
+	return nil
+}
+
+// spawn starts an elector in a session of its own, so that neither a signal to
+// the node's terminal nor the node's death reaches it.
+func (l *electorLink) spawn(path string) error {
+	listener, err := elector.Listen(path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = listener.Close() }() // the child has its own copy
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find own program: %w", err)
+	}
+	cmd := exec.Command(self, "elect", "--listener", "3")
+	cmd.ExtraFiles = []*os.File{listener}
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start %s elect: %w", self, err)
+	}
+	done := make(chan struct{})
+	go func() {
+		err := cmd.Wait()
+		l.node.log.Info("the elector ended", "status", err)
+		close(done)
+	}()
+	l.mu.Lock()
+	l.child = done
+	l.mu.Unlock()
+	return nil
+}
+
+// listen takes reports until the connection breaks.
+func (l *electorLink) listen(ctx context.Context) error {
+	l.mu.Lock()
+	client := l.client
+	l.mu.Unlock()
+	defer l.disconnect(client)
+	for {
+		r, err := client.Receive()
+		if err != nil {
+			return err
+		}
+		l.mu.Lock()
+		before := l.report
+		l.report = r
+		close(l.changed)
+		l.changed = make(chan struct{})
+		l.mu.Unlock()
+		if before.State != r.State || before.Term != r.Term {
+			l.node.log.Info("role", "role", r.State, "reason", r.Reason, "term", r.Term)
+		}
+		if l.node.sync != nil {
+			l.node.sync.setRole(ctx, roleChange{master: r.State == vrrp.Master, term: r.Term})
+		}
+	}
+}
+
+func (l *electorLink) disconnect(client *elector.Client) {
+	_ = client.Close() // it is broken already
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.client == client {
+		l.client = nil
+	}
+	l.report.State = vrrp.Initialize
+	l.report.Reason = "the elector is not running"
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// latest returns the newest report, whether the elector is connected, and a
+// channel that is closed when that changes.
+func (l *electorLink) latest() (elector.Report, bool, <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.report, l.client != nil, l.changed
+}
+
+// setFitness tells the elector how the node is.
+func (l *electorLink) setFitness(f elector.Fitness) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.fitness == f {
+		return
+	}
+	l.fitness = f
+	l.sendLocked(elector.Command{Fitness: &f})
+}
+
+// reopen makes the elector look for interfaces again.
+func (l *electorLink) reopen() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.sendLocked(elector.Command{Configure: &l.cfg})
+}
+
+// sendLocked drops the command when there is no elector: attach repeats the
+// configuration and the fitness.
+func (l *electorLink) sendLocked(cmd elector.Command) {
+	if l.client == nil {
+		return
+	}
+	if err := l.client.Send(cmd); err != nil {
+		l.node.log.Error("the elector does not listen", "error", err)
+	}
+}
+
+var errNotMaster = errors.New("this node is not MASTER; run the command on the MASTER")
+
+// handover asks the elector to give the role to the peer and waits for it.
+func (l *electorLink) handover(ctx context.Context) error {
+	l.mu.Lock()
+	started := l.report.Transitions
+	l.report.HandoverError = "" // of an earlier attempt
+	l.sendLocked(elector.Command{Handover: true})
+	l.mu.Unlock()
+	offered := false
+	for {
+		r, alive, changed := l.latest()
+		switch {
+		case !alive:
+			return errors.New("the elector is not running")
+		case r.HandoverError != "":
+			return errors.New(r.HandoverError)
+		case r.Transitions > started && r.State != vrrp.Master:
+			return nil
+		case offered && !r.HandingOver && r.State == vrrp.Master:
+			return errors.New("the peer did not take the role over; this node stays MASTER")
+		}
+		offered = offered || r.HandingOver
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the peer to take over: %w", ctx.Err())
+		case <-changed:
+		}
+	}
+}
+
+func (l *electorLink) isStopping() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.stopping
+}
+
+// stop ends the elector in order and waits for its end.
+func (l *electorLink) stop(ctx context.Context) {
+	l.mu.Lock()
+	l.stopping = true
+	l.sendLocked(elector.Command{Stop: true})
+	child := l.child
+	l.mu.Unlock()
+	for {
+		_, alive, changed := l.latest()
+		if !alive {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		}
+	}
+	if child != nil {
+		select {
+		case <-ctx.Done():
+		case <-child:
+		}
+	}
+}
+
+// running tells whether an elector still answers on the socket.
+func (l *electorLink) running() bool {
+	client, err := elector.Dial(l.node.path(elector.SocketName))
+	if err != nil {
+		return false
+	}
+	_ = client.Close() // it was only asked whether it is there
+	return true
+}

@@ -1,0 +1,203 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"tandem/conntracksync/peer"
+	"tandem/router"
+	"tandem/router/config"
+	"tandem/router/kernel"
+	"tandem/vrrp"
+	"tandem/vrrp/fence"
+)
+
+// Options describe a node to [Run].
+type Options struct {
+	// Document is the path of the pair's document.
+	Document string
+	// Name is the member of the document that this node is.
+	Name string
+	// Key is the path of the node's private key; unused by a single router.
+	Key string
+	// StateDir is a directory of the node's own, made if it is missing.
+	StateDir string
+	// Version is the build's version.
+	Version string
+	Log     *slog.Logger
+}
+
+// shutdownTime bounds an orderly stop: handover, priority 0, removal of what is
+// ours.
+const shutdownTime = 5 * time.Second
+
+// node is a running node.
+type node struct {
+	opts     Options
+	doc      *config.Document
+	intent   router.Intent
+	identity *peer.Identity
+	log      *slog.Logger
+
+	kernel  *kernel.Reconciler
+	fence   *fence.Fence
+	elector *electorLink
+	sync    *replication
+
+	// mu guards what the loops report to each other.
+	mu    sync.Mutex
+	state state
+	// kick asks the reconciler for a round.
+	kick chan struct{}
+}
+
+// state is what the loops know; guarded by node.mu.
+type state struct {
+	health     router.Health
+	links      map[string]bool
+	missing    []string
+	conflicts  []string
+	kernelErr  string
+	reconciled bool
+}
+
+// Run is a node until ctx ends; then it leaves in order and takes everything of
+// its own out of the kernel. The error is one sentence for the user.
+func Run(ctx context.Context, opts Options) error {
+	n, unlock, err := prepare(opts)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	// The loops outlive ctx: an orderly stop needs them.
+	loops, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	g, loops := errgroup.WithContext(loops)
+	g.Go(func() error { return n.reconcileLoop(loops) })
+	g.Go(func() error { return n.elector.run(loops) })
+	if n.sync != nil {
+		g.Go(func() error { return n.sync.run(loops) })
+	}
+	g.Go(func() error { return n.serveAPI(loops) })
+	g.Go(func() error {
+		select {
+		case <-loops.Done():
+			return nil
+		case <-ctx.Done():
+		}
+		n.leave(loops)
+		cancel()
+		return nil
+	})
+	err = g.Wait()
+	n.cleanUp()
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// prepare reads and checks everything before anything is touched.
+func prepare(opts Options) (*node, func(), error) {
+	doc, err := loadDocument(opts.Document)
+	if err != nil {
+		return nil, nil, err
+	}
+	if _, ok := doc.Member(opts.Name); !ok {
+		return nil, nil, fmt.Errorf("%s has no member %q; it has %s: give one of them with --node", opts.Document, opts.Name, memberNames(doc))
+	}
+	intent, err := router.Derive(doc, opts.Name)
+	if err != nil {
+		return nil, nil, fmt.Errorf("derive the kernel state of %s: %w", opts.Name, err)
+	}
+	if err := checkPrivileges(); err != nil {
+		return nil, nil, err
+	}
+	unlock, err := lock(opts.StateDir)
+	if err != nil {
+		return nil, nil, err
+	}
+	n := &node{opts: opts, doc: doc, intent: intent, log: opts.Log, kick: make(chan struct{}, 1)}
+	if err := n.build(); err != nil {
+		unlock()
+		return nil, nil, err
+	}
+	return n, unlock, nil
+}
+
+// build makes the parts; none of them runs yet.
+func (n *node) build() error {
+	var err error
+	if n.fence, err = fence.New(); err != nil {
+		return fmt.Errorf("open the fence: %w", err)
+	}
+	n.kernel, err = kernel.New(kernel.Options{
+		Group: n.doc.Group, StateDir: n.opts.StateDir, Fence: n.fence.Guard(n.doc.Group, n.lease()), Logger: n.log,
+	})
+	if err != nil {
+		return fmt.Errorf("open the kernel: %w", err)
+	}
+	member, _ := n.doc.Member(n.opts.Name)
+	if other, ok := n.doc.Peer(n.opts.Name); ok {
+		if n.identity, err = loadIdentity(n.opts.Key, member); err != nil {
+			return err
+		}
+		if n.sync, err = newReplication(n, other); err != nil {
+			return err
+		}
+	}
+	cfg, err := n.electorConfiguration()
+	if err != nil {
+		return err
+	}
+	n.elector = newElectorLink(n, cfg)
+	return nil
+}
+
+func (n *node) lease() time.Duration { return vrrp.LeaseFor(n.doc.Election.AdvertisementInterval) }
+
+// leave is the orderly stop: hand the role over if somebody can take it, so that
+// nothing is felt, else say goodbye with priority 0.
+func (n *node) leave(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, shutdownTime)
+	defer cancel()
+	if _, err := n.failover(ctx); err != nil && !errors.Is(err, errNotMaster) {
+		n.log.Info("leaving without a handover", "reason", err)
+	}
+	n.elector.stop(ctx)
+}
+
+// cleanUp takes everything of ours out of the kernel. It runs after the loops
+// have ended; the elector has closed the lease by then.
+func (n *node) cleanUp() {
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownTime)
+	defer cancel()
+	if n.elector.running() {
+		// The elector could not be stopped: it stays MASTER for its grace time, and
+		// what it needs must stay too.
+		n.log.Warn("the elector is still running; leaving the kernel as it is")
+		return
+	}
+	if err := n.kernel.Remove(ctx); err != nil {
+		n.log.Error("the kernel could not be restored completely", "error", err)
+	}
+}
+
+func (n *node) path(name string) string { return filepath.Join(n.opts.StateDir, name) }
+
+// loadDocument reads and checks the pair's document.
+func loadDocument(path string) (*config.Document, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read the document: %w; name an existing file with --config", err)
+	}
+	return config.Parse(path, text)
+}

@@ -1,0 +1,176 @@
+package node
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"tandem/appliance/status"
+	"tandem/vrrp"
+	"tandem/vrrp/elector"
+)
+
+// status answers "how are you".
+func (n *node) status(now time.Time) status.Status {
+	r, alive, _ := n.elector.latest()
+	s := status.Status{
+		Time: now, Group: n.doc.Group, Node: n.opts.Name, Version: n.opts.Version,
+		Role: r.State.String(), Since: r.Since, Reason: r.Reason, Priority: r.Priority,
+		Term: r.Term, Transitions: r.Transitions,
+		Carriers: n.carriers(now, r), Uplinks: n.uplinks(),
+		Config: status.Config{Hash: n.doc.Hash()},
+		Elector: status.Elector{
+			PID: r.PID, Alive: alive, RealTime: r.Scheduling.RealTime,
+			RealTimeError: r.Scheduling.RealTimeError, MemoryLocked: r.Scheduling.MemoryLocked,
+		},
+	}
+	if other, ok := n.doc.Peer(n.opts.Name); ok {
+		s.Peer = &status.Peer{
+			Name: other.Name, Alive: r.Peer.Alive, Role: r.Peer.State.String(), Priority: r.Peer.Priority,
+			Ready: r.Peer.Ready, LastHeard: age(now, r.Peer.HeardAt),
+		}
+		if !r.Peer.Alive {
+			s.Peer.Role = "UNKNOWN"
+		}
+	}
+	s.Lease = n.leaseStatus()
+	if n.sync != nil {
+		s.Sync, s.Config.PeerHash = n.sync.status(now)
+	}
+	s.Problems = n.problems(s, r, alive)
+	return s
+}
+
+// age returns how long ago something was; negative if it never was.
+func age(now, at time.Time) time.Duration {
+	if at.IsZero() {
+		return -1
+	}
+	return now.Sub(at)
+}
+
+func (n *node) carriers(now time.Time, r elector.Report) []status.Carrier {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var out []status.Carrier
+	for _, c := range n.elector.cfg.Carriers {
+		s := status.Carrier{
+			Name: c.Name, Kind: n.kind(c.Name), Interface: c.Interface, VRID: c.VRID,
+			Up: n.state.links[c.Name], PeerHeard: -1,
+		}
+		if _, virtual := n.virtualLink(c.Name); virtual {
+			for _, a := range c.Addresses {
+				s.Addresses = append(s.Addresses, a.String())
+			}
+		}
+		i := slices.IndexFunc(r.Carriers, func(cr elector.CarrierReport) bool { return cr.Name == c.Name })
+		if i >= 0 {
+			cr := r.Carriers[i]
+			s.Sent, s.Received, s.Dropped, s.PeerHeard = cr.Sent, cr.Received, cr.Dropped, age(now, cr.HeardAt)
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+func (n *node) uplinks() []status.Uplink {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var out []status.Uplink
+	for _, u := range n.doc.Uplinks {
+		s := status.Uplink{
+			Name: u.Name, Interface: u.Ports[n.opts.Name].Interface, Gateway: u.Gateway.String(), Up: n.state.links[u.Name],
+		}
+		for _, a := range u.Addresses {
+			s.Addresses = append(s.Addresses, a.String())
+		}
+		for _, w := range n.doc.Networks {
+			if w.Uplink == u.Name {
+				s.Networks = append(s.Networks, w.Name)
+			}
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// leaseStatus asks the kernel, not the elector: what counts is the fence.
+func (n *node) leaseStatus() status.Lease {
+	l := status.Lease{Duration: n.lease()}
+	open, remaining, err := n.fence.Lease(n.doc.Group)
+	if err == nil {
+		l.Open, l.Remaining = open, remaining
+	}
+	return l
+}
+
+// problems lists what is wrong, each with what to do about it.
+func (n *node) problems(s status.Status, r elector.Report, alive bool) []string {
+	problems := n.ownProblems(s)
+	if !alive {
+		problems = append(problems, "the elector process is not running; it is being restarted")
+	}
+	if r.Error != "" {
+		problems = append(problems, "the elector refused the configuration: "+r.Error)
+	}
+	for _, c := range r.Carriers {
+		if c.Mismatch != "" {
+			problems = append(problems, c.Mismatch+": apply the same document on both nodes")
+		}
+		if i := slices.IndexFunc(s.Carriers, func(sc status.Carrier) bool { return sc.Name == c.Name }); c.Error != "" && i >= 0 && s.Carriers[i].Up {
+			problems = append(problems, fmt.Sprintf("adverts on %s: %s", c.Name, c.Error))
+		}
+	}
+	return append(problems, n.peerProblems(s, r)...)
+}
+
+func (n *node) ownProblems(s status.Status) []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	problems := []string{}
+	if n.state.kernelErr != "" {
+		problems = append(problems, "the kernel is not in the intended state, so this node gives up mastership: "+n.state.kernelErr)
+	}
+	problems = append(problems, n.state.conflicts...)
+	for _, c := range s.Carriers {
+		switch {
+		case slices.Contains(n.state.missing, c.Interface):
+			problems = append(problems, fmt.Sprintf("the interface %s of %s is missing; waiting for it", c.Interface, c.Name))
+		case !c.Up:
+			problems = append(problems, fmt.Sprintf("the link of %s (%s) is down: check the cable or the switch port", c.Name, c.Interface))
+		}
+	}
+	return problems
+}
+
+func (n *node) peerProblems(s status.Status, r elector.Report) []string {
+	if s.Peer == nil {
+		return nil
+	}
+	var problems []string
+	if !s.Peer.Alive {
+		problems = append(problems, fmt.Sprintf("the peer %s is not heard: if it dies unnoticed there is no second node", s.Peer.Name))
+	}
+	if s.Peer.Alive && !s.Sync.Connected {
+		problems = append(problems, "sessions are not replicated: "+orElse(s.Sync.Error, "the channel to the peer is not connected"))
+	}
+	if s.Config.PeerHash != "" && s.Config.PeerHash != s.Config.Hash {
+		problems = append(problems, fmt.Sprintf("the peer runs a different document (%s, here %s): apply the same one on both nodes", status.Short(s.Config.PeerHash), status.Short(s.Config.Hash)))
+	}
+	if r.State == vrrp.Master && r.Peer.Alive && r.Peer.State == vrrp.Master {
+		problems = append(problems, "both nodes are MASTER: they do not hear each other's adverts; check multicast on the networks")
+	}
+	for reason, count := range r.Heartbeats.Dropped {
+		if reason == vrrp.HeartbeatForged.String() {
+			problems = append(problems, fmt.Sprintf("%d heartbeats on the HA link were not signed by the peer's key: compare public_key in the document with `tandem keygen --show`", count))
+		}
+	}
+	return problems
+}
+
+func orElse(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}

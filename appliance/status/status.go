@@ -1,0 +1,147 @@
+package status
+
+import "time"
+
+// Status is a node's answer to "how are you".
+type Status struct {
+	// Time is the node's wall clock when the answer was made.
+	Time time.Time `json:"time"`
+	// Group and Node name the pair and this node.
+	Group string `json:"group"`
+	Node  string `json:"node"`
+	// Version is the build's version.
+	Version string `json:"version"`
+	// Role is MASTER, BACKUP or INITIALIZE.
+	Role string `json:"role"`
+	// Since is when Role began; Reason says why.
+	Since  time.Time `json:"since"`
+	Reason string    `json:"reason"`
+	// Priority is what the node advertises now (or would, as MASTER).
+	Priority uint8 `json:"priority"`
+	// Term counts masterships of the group.
+	Term uint64 `json:"term"`
+	// Transitions counts changes of role since the elector started.
+	Transitions uint64 `json:"transitions"`
+	// Peer is what is known of the other node; nil for a single router.
+	Peer *Peer `json:"peer,omitempty"`
+	// Carriers are the links that carry adverts.
+	Carriers []Carrier `json:"carriers"`
+	Lease    Lease     `json:"lease"`
+	Sync     Sync      `json:"sync"`
+	Uplinks  []Uplink  `json:"uplinks"`
+	Config   Config    `json:"config"`
+	Elector  Elector   `json:"elector"`
+	// Problems are sentences about what is wrong and what to do; empty is good.
+	Problems []string `json:"problems"`
+}
+
+// Peer is what the node knows of the other one.
+type Peer struct {
+	Name string `json:"name"`
+	// Alive tells that a heartbeat or an advert came within the down interval.
+	Alive bool `json:"alive"`
+	// Role and Priority as the peer last reported them.
+	Role     string `json:"role"`
+	Priority uint8  `json:"priority"`
+	// Ready tells that the peer would take over without losing sessions.
+	Ready bool `json:"ready"`
+	// LastHeard is the age of the newest advert or heartbeat.
+	LastHeard time.Duration `json:"last_heard_ns"`
+}
+
+// Carrier is one link over which adverts travel.
+type Carrier struct {
+	// Name of the network or uplink, or "ha".
+	Name string `json:"name"`
+	// Kind is "network", "uplink" or "ha".
+	Kind      string `json:"kind"`
+	Interface string `json:"interface"`
+	VRID      uint8  `json:"vrid"`
+	// Up tells that the interface is there, up and has a carrier.
+	Up bool `json:"up"`
+	// Addresses are the virtual addresses.
+	Addresses []string `json:"addresses"`
+	// Sent, Received and Dropped count adverts since the elector started.
+	Sent     uint64            `json:"sent"`
+	Received uint64            `json:"received"`
+	Dropped  map[string]uint64 `json:"dropped,omitempty"`
+	// PeerHeard is the age of the peer's newest advert here; negative if never.
+	PeerHeard time.Duration `json:"peer_heard_ns"`
+}
+
+// Lease is the state of the fence in the kernel.
+type Lease struct {
+	// Open tells that frames of the virtual MAC addresses pass.
+	Open bool `json:"open"`
+	// Remaining is until when, if nothing renews it.
+	Remaining time.Duration `json:"remaining_ns"`
+	// Duration is how long an advert opens it.
+	Duration time.Duration `json:"duration_ns"`
+}
+
+// Sync is the state of the session replication.
+type Sync struct {
+	Connected bool `json:"connected"`
+	// Complete tells that both tables are equal but for what is in flight.
+	Complete bool `json:"complete"`
+	// Sessions is the number of flows in this node's kernel.
+	Sessions int `json:"sessions"`
+	// LagP50, LagP99 and LagMax are, over the last minute on the MASTER, the time
+	// from the kernel's event to the BACKUP's acknowledgement.
+	LagP50 time.Duration `json:"lag_p50_ns"`
+	LagP99 time.Duration `json:"lag_p99_ns"`
+	LagMax time.Duration `json:"lag_max_ns"`
+	// Sent, Applied, Refused and Overruns count flows and events.
+	Sent     uint64 `json:"sent"`
+	Applied  uint64 `json:"applied"`
+	Refused  uint64 `json:"refused"`
+	Overruns uint64 `json:"overruns"`
+	// Error is the newest trouble of the channel, empty if none.
+	Error string `json:"error,omitempty"`
+}
+
+// Uplink is the state of one uplink on this node.
+type Uplink struct {
+	Name      string   `json:"name"`
+	Interface string   `json:"interface"`
+	Gateway   string   `json:"gateway"`
+	Up        bool     `json:"up"`
+	Addresses []string `json:"addresses"`
+	// Networks are those that use it.
+	Networks []string `json:"networks"`
+}
+
+// Config says which document is in force.
+type Config struct {
+	Hash string `json:"hash"`
+	// PeerHash is empty while the peer is not connected.
+	PeerHash string `json:"peer_hash"`
+}
+
+// Elector is the state of the elector process.
+type Elector struct {
+	PID int `json:"pid"`
+	// Alive tells that the node is connected to it.
+	Alive bool `json:"alive"`
+	// RealTime tells that it is scheduled SCHED_FIFO; if not, RealTimeError says
+	// why.
+	RealTime      bool   `json:"real_time"`
+	RealTimeError string `json:"real_time_error,omitempty"`
+	MemoryLocked  bool   `json:"memory_locked"`
+}
+
+// SocketName is the name of the API's Unix socket in a node's state directory.
+const SocketName = "api.sock"
+
+// Failover is the answer to a handover that worked.
+type Failover struct {
+	From string        `json:"from"`
+	To   string        `json:"to"`
+	Took time.Duration `json:"took_ns"`
+}
+
+// Failure is the body of every answer that is not a success.
+type Failure struct {
+	// Error is one sentence that says what, where and what to do.
+	Error string `json:"error"`
+}

@@ -1,0 +1,194 @@
+package ctnetlink
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+
+	"tandem/conntracksync"
+)
+
+// DefaultReceiveBuffer is the receive buffer of a [Listener] in bytes. A queued
+// event is charged with about 1.3 kB, so it holds some 12 000 of them.
+const DefaultReceiveBuffer = 16 << 20
+
+// ListenerConfig says how to listen.
+type ListenerConfig struct {
+	// ReceiveBuffer is the size of the receive buffer in bytes; 0 is
+	// [DefaultReceiveBuffer].
+	ReceiveBuffer int
+	// IgnorePortID is the netlink port whose changes are not reported, usually
+	// [Writer.PortID]; 0 ignores nobody, for 0 is the packet path itself.
+	IgnorePortID uint32
+}
+
+// Listener receives the kernel's conntrack events. Receive is for one goroutine;
+// Close and Drops are safe beside it.
+type Listener struct {
+	s *socket
+	// rest is what the last datagram held beyond the caller's slice.
+	rest []byte
+
+	mu    sync.Mutex
+	drops Drops
+}
+
+// Listen opens a listener in the current network namespace. A caller that needs the
+// flows that are there already calls [Reader.Dump] afterwards, so that none is missed.
+func Listen(cfg ListenerConfig) (*Listener, error) {
+	s, err := openSocket()
+	if err != nil {
+		return nil, err
+	}
+	if err := prepareListener(s, cfg); err != nil {
+		return nil, errors.Join(fmt.Errorf("listen for conntrack events: %w", err), s.close())
+	}
+	return &Listener{s: s}, nil
+}
+
+// prepareListener joins the groups last: no event may slip past the filter.
+func prepareListener(s *socket, cfg ListenerConfig) error {
+	size := cfg.ReceiveBuffer
+	if size == 0 {
+		size = DefaultReceiveBuffer
+	}
+	// The library tries SO_RCVBUFFORCE first, which goes beyond net.core.rmem_max.
+	if err := s.conn.SetReadBuffer(size); err != nil {
+		return fmt.Errorf("set receive buffer of %d bytes: %w", size, err)
+	}
+	// With BROADCAST_ERROR the kernel keeps the end of a flow and reports it again
+	// when it did not fit. Overruns stay visible: NO_ENOBUFS would only hide them.
+	if err := s.conn.SetOption(netlink.BroadcastError, true); err != nil {
+		return fmt.Errorf("set NETLINK_BROADCAST_ERROR: %w", err)
+	}
+	if err := s.conn.SetOption(netlink.NoENOBUFS, false); err != nil {
+		return fmt.Errorf("clear NETLINK_NO_ENOBUFS: %w", err)
+	}
+	if cfg.IgnorePortID != 0 {
+		filter, err := portFilter(cfg.IgnorePortID)
+		if err != nil {
+			return err
+		}
+		if err := s.conn.SetBPF(filter); err != nil {
+			return fmt.Errorf("attach filter for own changes: %w", err)
+		}
+	}
+	for _, group := range []uint32{
+		unix.NFNLGRP_CONNTRACK_NEW, unix.NFNLGRP_CONNTRACK_UPDATE, unix.NFNLGRP_CONNTRACK_DESTROY,
+	} {
+		if err := s.conn.JoinGroup(group); err != nil {
+			return fmt.Errorf("join conntrack group %d: %w", group, err)
+		}
+	}
+	return nil
+}
+
+// portFilter drops messages whose nlmsg_pid is port. BPF loads in network byte
+// order, the header is in the host's.
+func portFilter(port uint32) ([]bpf.RawInstruction, error) {
+	const pidOffset = 12
+	var b [4]byte
+	binary.NativeEndian.PutUint32(b[:], port)
+	filter, err := bpf.Assemble([]bpf.Instruction{
+		bpf.LoadAbsolute{Off: pidOffset, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: binary.BigEndian.Uint32(b[:]), SkipFalse: 1},
+		bpf.RetConstant{Val: 0},
+		bpf.RetConstant{Val: 1 << 18},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("assemble filter for own changes: %w", err)
+	}
+	return filter, nil
+}
+
+// Receive waits until there is something to report and fills events, which must
+// not be empty, with what has come. overrun tells that the kernel had to drop
+// events: the caller's picture of the table has a gap, which only a dump closes.
+// The listener goes on after an overrun. Messages that cannot be decoded are counted
+// in [Listener.Drops]. The error is ctx's, [ErrClosed], or that of a broken socket.
+func (l *Listener) Receive(ctx context.Context, events []conntracksync.Event) (n int, overrun bool, err error) {
+	if len(events) == 0 {
+		return 0, false, errors.New("receive conntrack events: no room for any, pass a longer slice")
+	}
+	n = l.take(l.rest, events, 0)
+	for n < len(events) && !overrun {
+		var datagram []byte
+		if n == 0 {
+			datagram, err = l.s.receive(ctx)
+		} else {
+			datagram, err = l.s.poll()
+		}
+		switch {
+		case err == nil:
+			n = l.take(datagram, events, n)
+		case errors.Is(err, unix.EAGAIN):
+			return n, overrun, nil
+		case errors.Is(err, unix.ENOBUFS):
+			overrun = true
+		case n > 0:
+			// What has arrived counts; the error comes back with the next call.
+			return n, overrun, nil
+		case errors.Is(err, ErrClosed), ctx.Err() != nil:
+			return 0, false, err
+		default:
+			return 0, false, fmt.Errorf("receive conntrack events: %w", err)
+		}
+	}
+	return n, overrun, nil
+}
+
+// take decodes the messages of b into events from index n on, as many as fit, and
+// returns the next free index.
+func (l *Listener) take(b []byte, events []conntracksync.Event, n int) int {
+	for len(b) > 0 && n < len(events) {
+		m, rest, ok := nextMessage(b)
+		if !ok {
+			l.drop(ReasonTruncated)
+			rest = nil
+		} else if err := decodeEvent(m, &events[n]); err != nil {
+			l.drop(err)
+		} else {
+			n++
+		}
+		b = rest
+	}
+	l.rest = b
+	return n
+}
+
+func decodeEvent(m message, e *conntracksync.Event) error {
+	switch m.kind {
+	case messageNew:
+		e.Kind = conntracksync.EventUpdate
+		if m.flags&(unix.NLM_F_CREATE|unix.NLM_F_EXCL) != 0 {
+			e.Kind = conntracksync.EventNew
+		}
+	case messageDelete:
+		e.Kind = conntracksync.EventDestroy
+	default:
+		return ReasonType
+	}
+	return decode(m.payload, &e.Flow)
+}
+
+func (l *Listener) drop(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.drops.count(err)
+}
+
+// Drops returns how many messages were dropped since the listener was opened.
+func (l *Listener) Drops() Drops {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.drops
+}
+
+// Close ends the listener; a Receive under way returns [ErrClosed].
+func (l *Listener) Close() error { return l.s.close() }

@@ -1,0 +1,149 @@
+package ctnetlink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// receiveSize holds every datagram of ctnetlink: the kernel fills dumps up to
+// 32 kB, and an event has a few hundred bytes.
+const receiveSize = 64 << 10
+
+// ErrClosed is the error of a call on a closed socket.
+var ErrClosed = errors.New("conntrack socket is closed")
+
+// socket is a netlink socket that is read and written without copies: the
+// library's own calls copy each message, which at the rate of conntrack events
+// costs more than the decoding. One goroutine may use it at a time; close may be
+// called from any.
+type socket struct {
+	conn   *netlink.Conn
+	raw    syscall.RawConn
+	closed atomic.Bool
+
+	// Arguments and results of onRead and onWrite, which are made once because a
+	// closure for each call would be an allocation for each event.
+	onRead  func(fd uintptr) bool
+	onWrite func(fd uintptr) bool
+	wait    bool
+	in      []byte
+	out     []byte
+	n       int
+	err     error
+}
+
+func openSocket() (*socket, error) {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink socket for conntrack: %w", err)
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open netlink socket for conntrack: %w", err), conn.Close())
+	}
+	s := &socket{conn: conn, raw: raw, in: make([]byte, receiveSize)}
+	s.onRead = func(fd uintptr) bool {
+		for {
+			s.n, s.err = unix.Read(int(fd), s.in)
+			//nolint:errorlint // unix.Read returns a bare errno.
+			switch s.err {
+			case unix.EINTR:
+				continue
+			case unix.EAGAIN:
+				return !s.wait
+			}
+			return true
+		}
+	}
+	s.onWrite = func(fd uintptr) bool {
+		for {
+			_, s.err = unix.Write(int(fd), s.out)
+			//nolint:errorlint // unix.Write returns a bare errno.
+			if s.err != unix.EINTR {
+				return true
+			}
+		}
+	}
+	return s, nil
+}
+
+func (s *socket) close() error {
+	if s.closed.Swap(true) {
+		return nil
+	}
+	return s.conn.Close()
+}
+
+// write sends the messages in b as one datagram. The kernel has worked through all
+// of them when write returns.
+func (s *socket) write(b []byte) error {
+	s.out = b
+	err := s.raw.Write(s.onWrite)
+	s.out = nil
+	if err == nil {
+		err = s.err
+	}
+	return s.translate(err)
+}
+
+// poll returns one datagram, valid until the next call. Without one it returns
+// unix.EAGAIN.
+func (s *socket) poll() ([]byte, error) {
+	s.wait = false
+	return s.read()
+}
+
+// receive is poll that waits for a datagram until ctx ends.
+func (s *socket) receive(ctx context.Context) ([]byte, error) {
+	b, err := s.poll()
+	if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, os.ErrDeadlineExceeded) {
+		return b, err
+	}
+	stop := context.AfterFunc(ctx, func() {
+		// A socket that is closed by now needs no wake-up.
+		_ = s.conn.SetReadDeadline(time.Unix(1, 0))
+	})
+	defer stop()
+	for {
+		// An earlier call's context may have set the deadline late. Clearing it
+		// before looking at ctx keeps a deadline that ctx sets from now on.
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			if err := s.conn.SetReadDeadline(time.Time{}); err != nil {
+				return nil, s.translate(err)
+			}
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		s.wait = true
+		if b, err = s.read(); !errors.Is(err, os.ErrDeadlineExceeded) {
+			return b, err
+		}
+	}
+}
+
+func (s *socket) read() ([]byte, error) {
+	err := s.raw.Read(s.onRead)
+	if err == nil {
+		err = s.err
+	}
+	if err != nil {
+		return nil, s.translate(err)
+	}
+	return s.in[:s.n], nil
+}
+
+func (s *socket) translate(err error) error {
+	if err != nil && s.closed.Load() {
+		return ErrClosed
+	}
+	return err
+}

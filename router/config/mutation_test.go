@@ -1,0 +1,233 @@
+package config_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"tandem/router/config"
+)
+
+// tree is the reference as plain JSON values, to be mutated.
+func tree(t *testing.T) map[string]any {
+	t.Helper()
+	var root map[string]any
+	if err := json.Unmarshal(mustParse(t, string(reference(t))).JSON(), &root); err != nil {
+		t.Fatal(err)
+	}
+	return root
+}
+
+// spot is a value in a tree, with the means to change it.
+type spot struct {
+	path   string
+	set    func(any)
+	remove func()
+}
+
+func spots(path string, value any) []spot {
+	var all []spot
+	switch value := value.(type) {
+	case map[string]any:
+		for key, inner := range value {
+			at := strings.TrimPrefix(path+"."+key, ".")
+			all = append(all, spot{at, func(v any) { value[key] = v }, func() { delete(value, key) }})
+			all = append(all, spots(at, inner)...)
+		}
+	case []any:
+		for i, inner := range value {
+			at := fmt.Sprintf("%s[%d]", path, i)
+			all = append(all, spot{at, func(v any) { value[i] = v }, func() { value[i] = nil }})
+			all = append(all, spots(at, inner)...)
+		}
+	}
+	slices.SortFunc(all, func(a, b spot) int { return strings.Compare(a.path, b.path) })
+	return all
+}
+
+func parseTree(t *testing.T, root any) (*config.Document, []config.Fault) {
+	t.Helper()
+	text, err := json.Marshal(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := config.Parse("tree.json", text)
+	if err == nil {
+		return doc, nil
+	}
+	var faults *config.Faults
+	if !errors.As(err, &faults) || len(faults.List) == 0 || doc != nil {
+		t.Fatalf("%v, %v", doc, err)
+	}
+	return nil, faults.List
+}
+
+func hasFault(faults []config.Fault, path string) bool {
+	return slices.ContainsFunc(faults, func(f config.Fault) bool { return f.Path == path })
+}
+
+// Every key is either documented as optional, or its absence is a fault at its
+// own path.
+func TestEveryKeyIsRequiredOrOptional(t *testing.T) {
+	optional := []string{
+		"election", "election.advertisement_interval", "election.preempt", "members[0].priority", "members[1].priority",
+		"ha_link.port", "networks", "networks[0].nat_address", "networks[1].nat_address",
+	}
+	for i, s := range spots("", tree(t)) {
+		if strings.HasSuffix(s.path, "]") {
+			continue
+		}
+		root := tree(t)
+		spots("", root)[i].remove()
+		doc, faults := parseTree(t, root)
+		path := s.path
+		if path == "uplinks" {
+			path = "networks[0].uplink"
+		}
+		switch isOptional := slices.Contains(optional, s.path); {
+		case isOptional && doc == nil:
+			t.Errorf("%s is optional, but without it: %v", s.path, faults)
+		case !isOptional && !hasFault(faults, path):
+			t.Errorf("%s is required, but without it: %v", s.path, faults)
+		}
+	}
+}
+
+// A value of the wrong kind is a fault at its own path, and the only one there.
+func TestEveryValueHasItsKind(t *testing.T) {
+	wrong := []any{nil, 1.5, "-", -1, []any{[]any{}}, map[string]any{"?": 0}}
+	for i, s := range spots("", tree(t)) {
+		for _, junk := range wrong {
+			root := tree(t)
+			spots("", root)[i].set(junk)
+			doc, faults := parseTree(t, root)
+			at := 0
+			for _, fault := range faults {
+				if strings.HasPrefix(fault.Path, s.path) {
+					at++
+				}
+			}
+			if doc != nil || at == 0 {
+				t.Errorf("%s = %v: %v", s.path, junk, faults)
+			}
+			if _, scalar := junk.(string); scalar && at != 1 {
+				t.Errorf("%s = %v: %d faults at this place: %v", s.path, junk, at, faults)
+			}
+		}
+	}
+}
+
+// Several random changes at once: what is accepted reads back as itself, what is
+// refused says where.
+func TestRandomMutations(t *testing.T) {
+	values := []any{
+		nil, true, 0, 1, 255, 256, -1, 1e300, "", "alpha", "wan", "ha", "lo", "eth0", "10.20.0.1", "10.20.0.0/24", "10.0.0.0/8",
+		"::1", "100ms", "tandem-p256:",
+		[]any{},
+		map[string]any{},
+		[]any{"198.51.100.10"},
+		strings.Repeat("x", 5000),
+	}
+	accepted := 0
+	for seed := range uint64(1500) {
+		random := rand.New(rand.NewPCG(seed, 7))
+		root := tree(t)
+		for range 1 + random.IntN(3) {
+			all := spots("", root)
+			s := all[random.IntN(len(all))]
+			if random.IntN(4) == 0 {
+				s.remove()
+				continue
+			}
+			s.set(values[random.IntN(len(values))])
+		}
+		doc, faults := parseTree(t, root)
+		for _, fault := range faults {
+			if fault.Line != 1 || fault.Message == "" || strings.Contains(fault.Message, "\n") || len(fault.Message) > 300 {
+				t.Fatalf("seed %d: %+v", seed, fault)
+			}
+		}
+		if doc != nil {
+			accepted++
+			if mustParse(t, string(doc.JSON())).Hash() != doc.Hash() {
+				t.Fatalf("seed %d: reads back differently: %s", seed, doc.JSON())
+			}
+		}
+	}
+	if accepted < 20 || accepted > 1000 {
+		t.Errorf("%d of 1500 accepted; the mutations test little", accepted)
+	}
+}
+
+// Documents without a fault are accepted, whatever their size.
+func TestRandomDocumentsAreAccepted(t *testing.T) {
+	hashes := map[string]uint64{}
+	for seed := range uint64(200) {
+		doc := randomDocument(rand.New(rand.NewPCG(seed, 3)))
+		again := mustParse(t, string(doc.JSON()))
+		if again.Hash() != doc.Hash() {
+			t.Fatalf("seed %d: reads back differently:\n%s\n%s", seed, doc.JSON(), again.JSON())
+		}
+		if other, ok := hashes[doc.Hash()]; ok {
+			t.Fatalf("seeds %d and %d have the same hash", seed, other)
+		}
+		hashes[doc.Hash()] = seed
+	}
+}
+
+func randomDocument(random *rand.Rand) *config.Document {
+	keys := []string{keyA, keyB}
+	doc := &config.Document{
+		Version:  config.Version,
+		Group:    fmt.Sprintf("g%d", random.Uint64()),
+		Election: config.Election{AdvertisementInterval: config.DefaultAdvertisementInterval * 2, Preempt: random.IntN(2) == 0},
+	}
+	for i := range 1 + random.IntN(2) {
+		doc.Members = append(doc.Members, config.Member{
+			Name: fmt.Sprintf("m%d", i), Priority: uint8(100 + 2*random.IntN(70) + i), PublicKey: keys[i],
+		})
+	}
+	vrids, segment := random.Perm(255), 0
+	next := func(first int) (uint8, netip.Prefix, map[string]config.Port) {
+		segment++
+		ports := map[string]config.Port{}
+		for i, m := range doc.Members {
+			ports[m.Name] = config.Port{Interface: fmt.Sprintf("e%d.%d", i, segment), Address: host(segment, first+i)}
+		}
+		return uint8(vrids[segment] + 1), netip.PrefixFrom(host(segment, 0), 28), ports
+	}
+	if len(doc.Members) == 2 {
+		l := &config.HALink{Port: uint16(1 + random.IntN(65535))}
+		l.VRID, l.Prefix, l.Ports = next(1)
+		doc.HALink = l
+	}
+	for i := range random.IntN(4) {
+		u := config.Uplink{Name: fmt.Sprintf("u%d", i)}
+		u.VRID, u.Prefix, u.Ports = next(1)
+		u.Gateway = host(segment, 14)
+		for j := range 1 + random.IntN(5) {
+			u.Addresses = append(u.Addresses, host(segment, 5+j))
+		}
+		doc.Uplinks = append(doc.Uplinks, u)
+	}
+	for i := range 1 + random.IntN(8) {
+		w := config.Network{Name: fmt.Sprintf("n%d", i)}
+		w.VRID, w.Prefix, w.Ports = next(2)
+		w.Gateway = host(segment, 1)
+		if len(doc.Uplinks) > 0 {
+			u := doc.Uplinks[random.IntN(len(doc.Uplinks))]
+			w.Uplink, w.NATAddress = u.Name, u.Addresses[random.IntN(len(u.Addresses))]
+		}
+		doc.Networks = append(doc.Networks, w)
+	}
+	return doc
+}
+
+func host(segment, number int) netip.Addr {
+	return netip.AddrFrom4([4]byte{10, 99, byte(segment), byte(16 + number)})
+}

@@ -1,0 +1,121 @@
+package config_test
+
+import (
+	"os"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/goccy/go-yaml"
+	"github.com/google/go-cmp/cmp"
+
+	"tandem/router/config"
+)
+
+const referencePath = "../../docs/reference.yaml"
+
+func reference(t testing.TB) []byte {
+	t.Helper()
+	text, err := os.ReadFile(referencePath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+func mustParse(t testing.TB, text string) *config.Document {
+	t.Helper()
+	doc, err := config.Parse("test.yaml", []byte(text))
+	if err != nil {
+		t.Fatalf("refused:\n%v\ntext:\n%s", err, text)
+	}
+	return doc
+}
+
+func TestReferenceIsAccepted(t *testing.T) {
+	doc := mustParse(t, string(reference(t)))
+	if doc.Group != "edge" || len(doc.Members) != 2 || len(doc.Uplinks) != 1 || len(doc.Networks) != 2 {
+		t.Errorf("unexpected document: %+v", doc)
+	}
+	if got := doc.Uplinks[0].Ports["bravo"].Address.String(); got != "198.51.100.3" {
+		t.Errorf("bravo's address on the uplink is %s", got)
+	}
+}
+
+// Every key of the Go types stands in the reference, and nothing else.
+func TestReferenceHasEveryKey(t *testing.T) {
+	var text map[string]any
+	if err := yaml.Unmarshal(reference(t), &text); err != nil {
+		t.Fatal(err)
+	}
+	got, want := map[string]bool{}, map[string]bool{}
+	keysOfText("", text, got)
+	keysOfType("", reflect.TypeFor[config.Document](), want)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("keys of the types (-) and of the reference (+):\n%s", diff)
+	}
+}
+
+func keysOfText(path string, value any, keys map[string]bool) {
+	switch value := value.(type) {
+	case map[string]any:
+		for key, inner := range value {
+			if key == "alpha" || key == "bravo" {
+				key = "*"
+			}
+			keys[path+"."+key] = true
+			keysOfText(path+"."+key, inner, keys)
+		}
+	case []any:
+		for _, inner := range value {
+			keysOfText(path, inner, keys)
+		}
+	}
+}
+
+func keysOfType(path string, typ reflect.Type, keys map[string]bool) {
+	switch typ.Kind() { //nolint:exhaustive // the other kinds have no keys
+	case reflect.Pointer, reflect.Slice:
+		keysOfType(path, typ.Elem(), keys)
+	case reflect.Map:
+		keys[path+".*"] = true
+		keysOfType(path+".*", typ.Elem(), keys)
+	case reflect.Struct:
+		for i := range typ.NumField() {
+			// The addresses of netip are structs without tags.
+			if key := typ.Field(i).Tag.Get("yaml"); key != "" {
+				keys[path+"."+key] = true
+				keysOfType(path+"."+key, typ.Field(i).Type, keys)
+			}
+		}
+	}
+}
+
+func TestDefaults(t *testing.T) {
+	doc := mustParse(t, `
+version: 1
+group: g
+members:
+  - {name: a, public_key: "`+keyA+`"}
+  - {name: b, public_key: "`+keyB+`"}
+ha_link: {vrid: 1, prefix: 10.9.0.0/31, ports: {a: {interface: e0, address: 10.9.0.0}, b: {interface: e0, address: 10.9.0.1}}}
+uplinks:
+  - {name: w, vrid: 2, prefix: 10.8.0.0/29, gateway: 10.8.0.1, addresses: [10.8.0.2, 10.8.0.3],
+     ports: {a: {interface: e1, address: 10.8.0.4}, b: {interface: e1, address: 10.8.0.5}}}
+networks:
+  - {name: n, vrid: 3, prefix: 10.7.0.0/29, gateway: 10.7.0.1, uplink: w,
+     ports: {a: {interface: e2, address: 10.7.0.4}, b: {interface: e2, address: 10.7.0.5}}}
+`)
+	if doc.Election.AdvertisementInterval != 100*time.Millisecond || doc.Election.Preempt {
+		t.Errorf("election: %+v", doc.Election)
+	}
+	if doc.Members[0].Priority != 200 || doc.Members[1].Priority != 180 {
+		t.Errorf("priorities: %d, %d", doc.Members[0].Priority, doc.Members[1].Priority)
+	}
+	if doc.HALink.Port != config.DefaultPort {
+		t.Errorf("port: %d", doc.HALink.Port)
+	}
+	if got := doc.Networks[0].NATAddress.String(); got != "10.8.0.2" {
+		t.Errorf("nat_address: %s", got)
+	}
+}

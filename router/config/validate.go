@@ -1,0 +1,327 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+const (
+	// maxMembers is the size of a pair.
+	maxMembers = 2
+	// maxSegments is the number of VRIDs.
+	maxSegments = 255
+	// reservedCarrier is the name under which the HA link carries adverts.
+	reservedCarrier = "ha"
+)
+
+// segment is what the HA link, uplinks and networks have in common.
+type segment struct {
+	path   string
+	vrid   uint8
+	prefix netip.Prefix
+	ports  map[string]Port
+	// places are the gateway and the virtual addresses.
+	places []place
+}
+
+// place is an address at its place in the document.
+type place struct {
+	path    string
+	address netip.Addr
+}
+
+// segments lists the segments in the order of the fields of [Document].
+func segments(doc *Document) []segment {
+	var all []segment
+	if l := doc.HALink; l != nil {
+		all = append(all, segment{"ha_link", l.VRID, l.Prefix, l.Ports, nil})
+	}
+	for i, u := range doc.Uplinks {
+		path := fmt.Sprintf("uplinks[%d]", i)
+		places := []place{{path + ".gateway", u.Gateway}}
+		for j, address := range u.Addresses {
+			places = append(places, place{fmt.Sprintf("%s.addresses[%d]", path, j), address})
+		}
+		all = append(all, segment{path, u.VRID, u.Prefix, u.Ports, places})
+	}
+	for i, w := range doc.Networks {
+		path := fmt.Sprintf("networks[%d]", i)
+		all = append(all, segment{path, w.VRID, w.Prefix, w.Ports, []place{{path + ".gateway", w.Gateway}}})
+	}
+	return all
+}
+
+// normalize fills in the defaults that depend on other fields.
+func normalize(doc *Document, r *report) {
+	for i := range doc.Members[:min(len(doc.Members), maxMembers)] {
+		m := &doc.Members[i]
+		path := fmt.Sprintf("members[%d]", i)
+		if m.Priority == 0 && !r.faulty(path, path+".priority") {
+			m.Priority = DefaultPriority - uint8(i)*DefaultPriorityStep
+		}
+	}
+	for i := range doc.Networks {
+		w := &doc.Networks[i]
+		if w.NATAddress.IsValid() {
+			continue
+		}
+		if u, ok := uplink(doc, w.Uplink); ok && len(u.Addresses) > 0 {
+			w.NATAddress = u.Addresses[0]
+		}
+	}
+}
+
+// validate reports what contradicts itself. It passes over zero fields: they
+// were reported when they were read.
+func validate(doc *Document, r *report) {
+	validateMembers(doc, r)
+	validateHALink(doc, r)
+	validateNames(doc, r)
+	validateUplinkOfNetworks(doc, r)
+	all := segments(doc)
+	if len(all) > maxSegments {
+		r.add("", fmt.Sprintf("the document has %d segments, but there are only %d VRIDs; split it into several groups",
+			len(all), maxSegments))
+		return
+	}
+	unread := r.faulty("ha_link", "uplinks", "networks")
+	if len(all) == 0 && !unread {
+		r.add("", "the document has no ha_link, no uplinks and no networks; add at least one network")
+	}
+	validateVRIDs(all, r)
+	validatePrefixes(all, r)
+	for _, s := range all {
+		validatePorts(doc, s, r)
+		validateAddresses(s, r)
+	}
+	validateInterfaces(all, r)
+}
+
+func validateMembers(doc *Document, r *report) {
+	if len(doc.Members) == 0 && !r.faulty("members") {
+		r.add("members", "is empty; "+giveMembers)
+	}
+	if len(doc.Members) > maxMembers {
+		r.add("members", fmt.Sprintf("has %d nodes, but a group has one or two; remove the others", len(doc.Members)))
+	}
+	names, keys, priorities := map[string]string{}, map[string]string{}, map[uint8]string{}
+	for i, m := range doc.Members {
+		path := fmt.Sprintf("members[%d]", i)
+		if first, ok := taken(names, m.Name, path); ok {
+			r.add(path+".name", fmt.Sprintf("%q is already the name of %s; choose another", m.Name, first))
+		}
+		if first, ok := taken(priorities, m.Priority, path); ok {
+			r.add(path+".priority", fmt.Sprintf("is %d like that of %s; give the members different priorities", m.Priority, first))
+		}
+		if first, ok := taken(keys, m.PublicKey, path); ok {
+			r.add(path+".public_key", fmt.Sprintf("is also the key of %s; run `tandem keygen` on each node", first))
+		}
+		if m.PublicKey == "" && len(doc.Members) > 1 && !r.faulty(path, path+".public_key") {
+			r.add(path+".public_key", "is missing; with two members give the line that `tandem keygen` prints on the node")
+		}
+	}
+}
+
+func validateHALink(doc *Document, r *report) {
+	switch {
+	case doc.HALink == nil && len(doc.Members) > 1 && !r.faulty("ha_link"):
+		r.add("ha_link", "is missing; two members need a link between them")
+	case doc.HALink != nil && len(doc.Members) == 1:
+		r.add("ha_link", "stands in a document with a single member; add the second member or remove the link")
+	}
+}
+
+// validateNames checks that no two carriers share a name.
+func validateNames(doc *Document, r *report) {
+	names := map[string]string{}
+	check := func(path, name string) {
+		if name == reservedCarrier {
+			r.add(path+".name", fmt.Sprintf("%q is the name of the HA link; choose another", name))
+		} else if first, ok := taken(names, name, path); ok {
+			r.add(path+".name", fmt.Sprintf("%q is already the name of %s; choose another", name, first))
+		}
+	}
+	for i, u := range doc.Uplinks {
+		check(fmt.Sprintf("uplinks[%d]", i), u.Name)
+	}
+	for i, w := range doc.Networks {
+		check(fmt.Sprintf("networks[%d]", i), w.Name)
+	}
+}
+
+func validateUplinkOfNetworks(doc *Document, r *report) {
+	var names []string
+	for _, u := range doc.Uplinks {
+		if u.Name != "" {
+			names = append(names, u.Name)
+		}
+	}
+	// With an uplink whose name could not be read, nothing can be said here.
+	unread := r.faulty("uplinks") || len(names) < len(doc.Uplinks)
+	for i, w := range doc.Networks {
+		path := fmt.Sprintf("networks[%d]", i)
+		u, ok := uplink(doc, w.Uplink)
+		switch {
+		case ok:
+			read := len(u.Addresses) > 0 && !slices.Contains(u.Addresses, netip.Addr{})
+			if read && w.NATAddress.IsValid() && !slices.Contains(u.Addresses, w.NATAddress) {
+				r.add(path+".nat_address", fmt.Sprintf("%s is not an address of uplink %q; choose one of its addresses or add it there",
+					w.NATAddress, u.Name))
+			}
+		case unread || r.faulty(path, path+".uplink"):
+		case w.Uplink != "" && len(names) == 0:
+			r.add(path+".uplink", fmt.Sprintf("there is no uplink %q; add it to uplinks or remove this key", w.Uplink))
+		case w.Uplink != "":
+			r.add(path+".uplink", fmt.Sprintf("there is no uplink %q; name one of %s", w.Uplink, strings.Join(names, ", ")))
+		case len(names) > 0:
+			r.add(path+".uplink", "is missing; name one of "+strings.Join(names, ", "))
+		case w.NATAddress.IsValid():
+			r.add(path+".nat_address", "needs an uplink; name the network's uplink or remove this key")
+		}
+	}
+}
+
+func validateVRIDs(all []segment, r *report) {
+	seen := map[uint8]string{}
+	for _, s := range all {
+		if first, ok := taken(seen, s.vrid, s.path); ok {
+			r.add(s.path+".vrid", fmt.Sprintf("%d is already the VRID of %s; choose another", s.vrid, first))
+		}
+	}
+}
+
+// validatePrefixes names the first overlap of each segment.
+func validatePrefixes(all []segment, r *report) {
+	for i, s := range all {
+		for _, other := range all[:i] {
+			if s.prefix.Overlaps(other.prefix) {
+				r.add(s.path+".prefix", fmt.Sprintf("%s overlaps %s of %s; give every segment a subnet of its own",
+					s.prefix, other.prefix, other.path))
+				break
+			}
+		}
+	}
+}
+
+// validatePorts checks that each member, and nobody else, has a port.
+func validatePorts(doc *Document, s segment, r *report) {
+	path := s.path + ".ports"
+	if s.ports == nil || r.faulty(path) {
+		return
+	}
+	var names []string
+	for _, m := range doc.Members {
+		if m.Name == "" {
+			return
+		}
+		names = append(names, m.Name)
+	}
+	if len(names) == 0 {
+		return
+	}
+	for _, name := range names {
+		if _, ok := s.ports[name]; !ok {
+			r.add(join(path, name), "is missing; give this member's interface and address")
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.ports)) {
+		if !slices.Contains(names, name) {
+			r.add(join(path, name), "there is no such member; name one of "+strings.Join(names, ", "))
+		}
+	}
+}
+
+// validateAddresses checks that every address belongs to its segment and to
+// nothing else in it.
+func validateAddresses(s segment, r *report) {
+	places := slices.Clone(s.places)
+	for _, name := range slices.Sorted(maps.Keys(s.ports)) {
+		places = append(places, place{join(s.path+".ports", name) + ".address", s.ports[name].Address})
+	}
+	seen := map[netip.Addr]string{}
+	for _, p := range places {
+		if first, ok := taken(seen, p.address, p.path); ok {
+			r.add(p.path, fmt.Sprintf("%s is already used by %s; choose another address", p.address, first))
+		}
+		if !p.address.IsValid() || !s.prefix.IsValid() {
+			continue
+		}
+		if message := misplaced(p.address, s.prefix); message != "" {
+			r.add(p.path, message)
+		}
+	}
+}
+
+// misplaced says why an address cannot be a host's in the prefix; it is empty if
+// it can.
+func misplaced(address netip.Addr, prefix netip.Prefix) string {
+	low, high := prefix.Addr(), broadcast(prefix)
+	first, last := low, high
+	if prefix.Bits() <= 30 { // In a /31 both addresses are hosts', RFC 3021.
+		first, last = low.Next(), high.Prev()
+	}
+	what := "is not in"
+	switch {
+	case first.Compare(address) <= 0 && address.Compare(last) <= 0:
+		return ""
+	case address == low:
+		what = "is the network address of"
+	case address == high:
+		what = "is the broadcast address of"
+	}
+	return fmt.Sprintf("%s %s %s; choose one from %s to %s", address, what, prefix, first, last)
+}
+
+// validateInterfaces checks that no member uses an interface twice.
+func validateInterfaces(all []segment, r *report) {
+	type port struct{ member, link string }
+	seen := map[port]string{}
+	for _, s := range all {
+		for _, name := range slices.Sorted(maps.Keys(s.ports)) {
+			link := s.ports[name].Interface
+			if link == "" {
+				continue
+			}
+			path := join(s.path+".ports", name)
+			if first, ok := taken(seen, port{name, link}, path); ok {
+				r.add(path+".interface", fmt.Sprintf("%s is already used by %s; give every segment an interface or a VLAN of its own",
+					link, first))
+			}
+		}
+	}
+}
+
+// taken notes that a path uses a value, or returns the path that already does.
+// Zero values belong to nobody.
+func taken[V comparable](by map[V]string, value V, path string) (string, bool) {
+	var zero V
+	if value == zero {
+		return "", false
+	}
+	first, ok := by[value]
+	if !ok {
+		by[value] = path
+	}
+	return first, ok
+}
+
+// broadcast returns the last address of an IPv4 prefix.
+func broadcast(prefix netip.Prefix) netip.Addr {
+	last := prefix.Addr().As4()
+	for bit := prefix.Bits(); bit < 32; bit++ {
+		last[bit/8] |= 0x80 >> (bit % 8)
+	}
+	return netip.AddrFrom4(last)
+}
+
+func uplink(doc *Document, name string) (Uplink, bool) {
+	for _, u := range doc.Uplinks {
+		if u.Name == name && name != "" {
+			return u, true
+		}
+	}
+	return Uplink{}, false
+}

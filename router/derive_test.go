@@ -1,0 +1,302 @@
+package router_test
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"tandem/router"
+	"tandem/router/config"
+)
+
+//nolint:gochecknoglobals // a flag is known before the tests run
+var update = flag.Bool("update", false, "write the golden files anew")
+
+func compareNetip() cmp.Option { return cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}) }
+
+func load(t *testing.T, path string) *config.Document {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parse(t, string(text))
+}
+
+func parse(t *testing.T, text string) *config.Document {
+	t.Helper()
+	doc, err := config.Parse("test.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return doc
+}
+
+func derive(t *testing.T, doc *config.Document, node string) router.Intent {
+	t.Helper()
+	intent, err := router.Derive(doc, node)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return intent
+}
+
+// dump writes an intent in the manner of iproute2.
+func dump(in router.Intent) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "group %s\n", in.Group)
+	for _, p := range in.Ports {
+		fmt.Fprintf(&b, "address %v dev %s\n", p.Prefix, p.Interface)
+	}
+	for _, l := range in.VirtualLinks {
+		fmt.Fprintf(&b, "link %s carrier %s parent %s mac % x addresses %v\n", l.Name, l.Carrier, l.Parent, l.MAC, l.Addresses)
+	}
+	for _, r := range in.Rules {
+		fmt.Fprintf(&b, "rule %d", r.Preference)
+		if r.From.IsValid() {
+			fmt.Fprintf(&b, " from %v", r.From)
+		}
+		if r.Incoming != "" {
+			fmt.Fprintf(&b, " iif %s", r.Incoming)
+		}
+		fmt.Fprintf(&b, " table %d\n", r.Table)
+	}
+	for _, r := range in.Routes {
+		fmt.Fprintf(&b, "route table %d ", r.Table)
+		if r.Unreachable {
+			b.WriteString("unreachable ")
+		}
+		fmt.Fprintf(&b, "%v", r.Destination)
+		if r.Gateway.IsValid() {
+			fmt.Fprintf(&b, " via %v", r.Gateway)
+		}
+		if r.Link != "" {
+			fmt.Fprintf(&b, " dev %s", r.Link)
+		}
+		fmt.Fprintf(&b, " metric %d\n", r.Metric)
+	}
+	for _, n := range in.NAT {
+		fmt.Fprintf(&b, "snat from %v oif %s to %v\n", n.From, n.Link, n.To)
+	}
+	fmt.Fprintf(&b, "guarded %v\n", in.Guarded)
+	return b.String()
+}
+
+func TestDeriveReference(t *testing.T) {
+	doc := load(t, "../docs/reference.yaml")
+	for _, node := range []string{"alpha", "bravo"} {
+		t.Run(node, func(t *testing.T) {
+			got := dump(derive(t, doc, node))
+			path := filepath.Join("testdata", "reference-"+node+".txt")
+			if *update {
+				if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(want), got); diff != "" {
+				t.Errorf("run with -update if this is meant (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// What the outside sees is the same on both members; what differs is their own.
+func TestDeriveIsSymmetric(t *testing.T) {
+	doc := load(t, "../docs/reference.yaml")
+	a, b := derive(t, doc, "alpha"), derive(t, doc, "bravo")
+	own := cmpopts.IgnoreFields(router.Intent{}, "Ports", "Rules")
+	if diff := cmp.Diff(a, b, compareNetip(), own); diff != "" {
+		t.Errorf("alpha - bravo +:\n%s", diff)
+	}
+	if cmp.Equal(a.Ports, b.Ports, compareNetip()) {
+		t.Errorf("both nodes have the same own addresses")
+	}
+}
+
+const twoUplinks = `version: 1
+group: solo
+members: [{name: one}]
+uplinks:
+  - {name: fibre, vrid: 1, prefix: 192.0.2.0/24, gateway: 192.0.2.1, addresses: [192.0.2.9, 192.0.2.8], ports: {one: {interface: a, address: 192.0.2.2}}}
+  - {name: radio, vrid: 2, prefix: 198.51.100.0/24, gateway: 198.51.100.1, addresses: [198.51.100.9], ports: {one: {interface: b, address: 198.51.100.2}}}
+networks:
+  - {name: north, vrid: 255, prefix: 10.1.0.0/24, gateway: 10.1.0.1, uplink: radio, ports: {one: {interface: c, address: 10.1.0.2}}}
+  - {name: south, vrid: 3, prefix: 10.2.0.0/24, gateway: 10.2.0.1, uplink: fibre, nat_address: 192.0.2.8, ports: {one: {interface: d, address: 10.2.0.2}}}
+`
+
+func TestDeriveSingleRouter(t *testing.T) {
+	in := derive(t, parse(t, twoUplinks), "one")
+	checkLines(t, in, []string{
+		"link vmac255 carrier north parent c mac 00 00 5e 00 01 ff addresses [10.1.0.1]",
+		"link vmac1 carrier fibre parent a mac 00 00 5e 00 01 01 addresses [192.0.2.9 192.0.2.8]",
+		"address 10.1.0.2/24 dev c",
+		"rule 11000 from 10.1.0.2/32 table 254",
+		"rule 11100 iif vmac255 table 1255",
+		"rule 11200 from 10.1.0.0/24 table 1255",
+		"rule 11300 from 192.0.2.9/32 table 1001",
+		"rule 11300 from 192.0.2.8/32 table 1001",
+		"rule 11300 from 198.51.100.9/32 table 1002",
+		"route table 1255 0.0.0.0/0 via 198.51.100.1 dev vmac2 metric 0",
+		"route table 1003 0.0.0.0/0 via 192.0.2.1 dev vmac1 metric 0",
+		"route table 1001 0.0.0.0/0 via 192.0.2.1 dev vmac1 metric 0",
+		"route table 1002 0.0.0.0/0 via 198.51.100.1 dev vmac2 metric 0",
+		"route table 1001 10.1.0.0/24 dev vmac255 metric 0",
+		"snat from 10.1.0.0/24 oif vmac2 to 198.51.100.9",
+		"snat from 10.2.0.0/24 oif vmac1 to 192.0.2.8",
+		"guarded [192.0.2.9 192.0.2.8 198.51.100.9]",
+	})
+}
+
+func TestDeriveIsolatedNetwork(t *testing.T) {
+	in := derive(t, parse(t, `version: 1
+group: solo
+members: [{name: one}]
+networks: [{name: lan, vrid: 9, prefix: 10.1.0.0/24, gateway: 10.1.0.1, ports: {one: {interface: c, address: 10.1.0.2}}}]
+`), "one")
+	if len(in.NAT) != 0 || len(in.Guarded) != 0 {
+		t.Errorf("translations without an uplink: %v, %v", in.NAT, in.Guarded)
+	}
+	want := []router.Route{
+		{Table: 1009, Destination: netip.MustParsePrefix("10.1.0.0/24"), Link: "vmac9"},
+		{Table: 1009, Destination: netip.MustParsePrefix("0.0.0.0/0"), Unreachable: true, Metric: router.UnreachableMetric},
+	}
+	if diff := cmp.Diff(want, in.Routes, compareNetip()); diff != "" {
+		t.Errorf("routes (-want +got):\n%s", diff)
+	}
+}
+
+func checkLines(t *testing.T, in router.Intent, want []string) {
+	t.Helper()
+	got := dump(in)
+	for _, line := range want {
+		if !strings.Contains("\n"+got, "\n"+line+"\n") {
+			t.Errorf("missing: %s", line)
+		}
+	}
+	if t.Failed() {
+		t.Logf("intent:\n%s", got)
+	}
+}
+
+func TestDeriveRefuses(t *testing.T) {
+	tests := []struct {
+		name  string
+		node  string
+		spoil func(*config.Document)
+		want  string
+	}{
+		{"stranger", "two", func(*config.Document) {}, "has no such member"},
+		{"nameless", "", func(*config.Document) {}, "has no such member"},
+		{"no port on a network", "one", func(d *config.Document) { d.Networks[0].Ports = nil }, `no port on "north"`},
+		{"no port on an uplink", "one", func(d *config.Document) { d.Uplinks[1].Ports = nil }, `no port on "radio"`},
+		{"no port on the link", "one", func(d *config.Document) { d.HALink = &config.HALink{} }, "no port on the HA link"},
+		{"no such uplink", "one", func(d *config.Document) { d.Networks[1].Uplink = "sat" }, `network "south" takes uplink "sat"`},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			doc := parse(t, twoUplinks)
+			test.spoil(doc)
+			in, err := router.Derive(doc, test.node)
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Fatalf("got %v, want %q", err, test.want)
+			}
+			if diff := cmp.Diff(router.Intent{}, in, compareNetip()); diff != "" {
+				t.Errorf("an intent with the error:\n%s", diff)
+			}
+		})
+	}
+}
+
+// Derive neither changes nor shares what it was given.
+func TestDeriveLeavesTheDocumentAlone(t *testing.T) {
+	doc := parse(t, twoUplinks)
+	before := doc.Hash()
+	in := derive(t, doc, "one")
+	for i := range in.VirtualLinks {
+		in.VirtualLinks[i].Addresses[0] = netip.IPv6Loopback()
+	}
+	in.Guarded[0] = netip.IPv6Loopback()
+	if doc.Hash() != before {
+		t.Errorf("the document changed")
+	}
+}
+
+// Whatever the document, each table ends in an unreachable route, rules are
+// sorted, and every name that is used is the name of a virtual link.
+func TestDeriveProperties(t *testing.T) {
+	for seed := range uint64(200) {
+		random := rand.New(rand.NewPCG(seed, 1))
+		doc := randomDocument(random)
+		in := derive(t, doc, "one")
+		if diff := cmp.Diff(in, derive(t, doc, "one"), compareNetip()); diff != "" {
+			t.Fatalf("seed %d: not deterministic:\n%s", seed, diff)
+		}
+		links, last := map[string]bool{"": true}, map[int]router.Route{}
+		for _, link := range in.VirtualLinks {
+			if len(link.Name) > 15 || links[link.Name] {
+				t.Fatalf("seed %d: name %q", seed, link.Name)
+			}
+			links[link.Name] = true
+		}
+		for _, route := range in.Routes {
+			if !links[route.Link] || (route.Link == "") != route.Unreachable {
+				t.Fatalf("seed %d: route %+v", seed, route)
+			}
+			last[route.Table] = route
+		}
+		if len(last) != len(in.VirtualLinks) {
+			t.Fatalf("seed %d: %d tables for %d links", seed, len(last), len(in.VirtualLinks))
+		}
+		for table, route := range last {
+			if !route.Unreachable || route.Destination.Bits() != 0 {
+				t.Fatalf("seed %d: table %d ends in %+v", seed, table, route)
+			}
+		}
+		for i, rule := range in.Rules {
+			if !links[rule.Incoming] || i > 0 && rule.Preference < in.Rules[i-1].Preference {
+				t.Fatalf("seed %d: rule %d is %+v", seed, i, rule)
+			}
+			if _, ok := last[rule.Table]; !ok && rule.Table != router.MainTable {
+				t.Fatalf("seed %d: rule %d leads to an empty table: %+v", seed, i, rule)
+			}
+		}
+	}
+}
+
+func randomDocument(random *rand.Rand) *config.Document {
+	doc := &config.Document{Version: 1, Group: "g", Members: []config.Member{{Name: "one"}}}
+	vrids := random.Perm(255)
+	uplinks, networks := random.IntN(4), random.IntN(6)
+	address := func(segment, host int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, byte(segment), byte(host)}) }
+	for i := range uplinks + networks {
+		vrid := uint8(vrids[i] + 1)
+		prefix := netip.PrefixFrom(address(i, 0), 24)
+		ports := map[string]config.Port{"one": {Interface: fmt.Sprintf("eth%d", i), Address: address(i, 1)}}
+		name := fmt.Sprintf("s%d", i)
+		if i < uplinks {
+			doc.Uplinks = append(doc.Uplinks, config.Uplink{
+				Name: name, VRID: vrid, Prefix: prefix, Gateway: address(i, 2), Addresses: []netip.Addr{address(i, 3)}, Ports: ports,
+			})
+			continue
+		}
+		network := config.Network{Name: name, VRID: vrid, Prefix: prefix, Gateway: address(i, 2), Ports: ports}
+		if uplinks > 0 {
+			out := doc.Uplinks[random.IntN(uplinks)]
+			network.Uplink, network.NATAddress = out.Name, out.Addresses[0]
+		}
+		doc.Networks = append(doc.Networks, network)
+	}
+	return doc
+}

@@ -1,0 +1,85 @@
+package router
+
+import (
+	"slices"
+	"time"
+)
+
+// RecoveryTime is how long a link must stay up before it counts as well again.
+// Failure counts at once: a dead link hurts now, a link that has just come back
+// can wait, and one that flaps must not move the role with every flap.
+const RecoveryTime = 2 * time.Second
+
+// Health judges the links that a MASTER needs. The zero value knows of none.
+type Health struct {
+	links map[string]*linkHealth
+}
+
+type linkHealth struct {
+	up bool
+	// wellAt is when a link that came back counts as well; zero if it does, or if
+	// the link is down.
+	wellAt time.Time
+}
+
+// Observe takes the state of a link. A link that is seen for the first time
+// counts as it is: a node that has just started has nothing to wait for.
+func (h *Health) Observe(now time.Time, name string, up bool) {
+	if h.links == nil {
+		h.links = make(map[string]*linkHealth)
+	}
+	l, known := h.links[name]
+	if !known {
+		h.links[name] = &linkHealth{up: up}
+		return
+	}
+	switch {
+	case up && !l.up:
+		l.wellAt = now.Add(RecoveryTime)
+	case !up:
+		l.wellAt = time.Time{}
+	}
+	l.up = up
+}
+
+// Forget drops every link that is not in keep.
+func (h *Health) Forget(keep []string) {
+	for name := range h.links {
+		if !slices.Contains(keep, name) {
+			delete(h.links, name)
+		}
+	}
+}
+
+// Failed returns the names of the links that do not count as well, sorted.
+func (h *Health) Failed(now time.Time) []string {
+	var failed []string
+	for name, l := range h.links {
+		if !l.up || now.Before(l.wellAt) {
+			failed = append(failed, name)
+		}
+	}
+	slices.Sort(failed)
+	return failed
+}
+
+// Isolated tells that links are known and none is up.
+func (h *Health) Isolated() bool {
+	for _, l := range h.links {
+		if l.up {
+			return false
+		}
+	}
+	return len(h.links) > 0
+}
+
+// Deadline returns when Failed next changes by itself; zero if it does not.
+func (h *Health) Deadline(now time.Time) time.Time {
+	var at time.Time
+	for _, l := range h.links {
+		if l.up && now.Before(l.wellAt) && (at.IsZero() || l.wellAt.Before(at)) {
+			at = l.wellAt
+		}
+	}
+	return at
+}

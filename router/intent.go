@@ -1,0 +1,77 @@
+package router
+
+import "net/netip"
+
+// Intent is the whole desired kernel state of one node.
+type Intent struct {
+	// Group marks every object: link aliases start with "tandem:{Group}:" and the
+	// tables are named after it.
+	Group string
+	// Ports are the node's own addresses on physical interfaces.
+	Ports []PortAddress
+	// VirtualLinks are the macvlans that carry the virtual MAC addresses.
+	VirtualLinks []VirtualLink
+	// Rules are the policy routing rules, in order of preference.
+	Rules []Rule
+	// Routes are the routes of Tandem's own tables.
+	Routes []Route
+	// NAT holds source translations, explicit and never masquerade.
+	NAT []SourceNAT
+	// Guarded are virtual addresses whose unknown flows must not be answered
+	// with RST or ICMP errors.
+	Guarded []netip.Addr
+}
+
+// PortAddress is a node's own address on a physical interface.
+type PortAddress struct {
+	Interface string
+	Prefix    netip.Prefix
+}
+
+// VirtualLink is a macvlan (bridge mode) on a physical interface.
+type VirtualLink struct {
+	// Name of the macvlan, at most 15 bytes.
+	Name string
+	// Carrier is the name of the network or uplink in the document.
+	Carrier string
+	// Parent is the physical interface.
+	Parent string
+	// MAC is the virtual MAC address, RFC 9568 §7.3.
+	MAC [6]byte
+	// Addresses are the virtual addresses, added as /32 or /128.
+	Addresses []netip.Addr
+}
+
+// Rule is a policy routing rule. Zero fields do not take part in the match.
+type Rule struct {
+	Preference int
+	From       netip.Prefix
+	// Incoming is the name of the interface the packet came in by.
+	Incoming string
+	Table    int
+}
+
+// Route is a route in one of Tandem's tables.
+type Route struct {
+	Table       int
+	Destination netip.Prefix
+	// Gateway is zero for a directly connected prefix.
+	Gateway netip.Addr
+	// Link is the name of the outgoing interface; empty for an unreachable route.
+	Link string
+	// Unreachable makes the kernel answer with an error instead of leaking to
+	// another table.
+	Unreachable bool
+	// Metric orders routes to the same destination.
+	Metric int
+}
+
+// SourceNAT translates what a network sends through an uplink.
+type SourceNAT struct {
+	// From is the network's subnet.
+	From netip.Prefix
+	// Link is the uplink's macvlan.
+	Link string
+	// To is the virtual address that the outside sees.
+	To netip.Addr
+}

@@ -1,0 +1,87 @@
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+
+	"tandem/router"
+)
+
+// Remove takes everything of the group out of the kernel and gives back the
+// sysctls that were before the first Apply, except those that somebody else has
+// changed since. It goes on after errors and returns them all.
+func (r *Reconciler) Remove(ctx context.Context) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	nothing := router.Intent{Group: r.group}
+	seen, err := r.observe(nothing)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, o := range removal(nothing, seen) {
+		if err := ctx.Err(); err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+		if err := r.do(o, nothing); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", o, err))
+		}
+	}
+	// The fence goes last: by now there is nothing left to hold back.
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	if err := r.fence.Remove(); err != nil {
+		return fmt.Errorf("remove the fence: %w", err)
+	}
+	if err := r.deleteTable(); err != nil {
+		return fmt.Errorf("delete table ip %s: %w", tableName(r.group), err)
+	}
+	return r.restoreSysctls(nil)
+}
+
+// removal plans the deletion of everything that is ours.
+func removal(nothing router.Intent, seen observed) []op {
+	p := planner{intent: nothing, seen: seen, doomed: make(map[string]bool)}
+	p.chooseLinks()
+	p.deleteLinks()
+	p.rules()
+	p.routes()
+	p.deleteAddresses()
+	return p.ops
+}
+
+// restoreSysctls gives back the originals of all sysctls but the wanted ones.
+func (r *Reconciler) restoreSysctls(wanted []setting) error {
+	var errs []error
+	next := r.memory.clone()
+	err := r.inNamespace(func() error {
+		for _, path := range slices.Sorted(maps.Keys(r.memory.Sysctls)) {
+			if slices.ContainsFunc(wanted, func(s setting) bool { return s.path == path }) {
+				continue
+			}
+			if err := restore(path, r.memory.Sysctls[path]); err != nil {
+				errs = append(errs, fmt.Errorf("restore sysctl %s: %w", path, err))
+				continue
+			}
+			delete(next.Sysctls, path)
+		}
+		return errors.Join(errs...)
+	})
+	return errors.Join(err, r.keep(next))
+}
+
+func restore(path string, o original) error {
+	value, err := readSysctl(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // its interface is gone
+	}
+	if err != nil || value != o.Set || value == o.Original {
+		return err
+	}
+	return writeSysctl(path, o.Original)
+}

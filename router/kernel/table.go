@@ -1,0 +1,115 @@
+package kernel
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
+)
+
+func (r *Reconciler) table() *nftables.Table {
+	return &nftables.Table{Family: nftables.TableFamilyIPv4, Name: tableName(r.group)}
+}
+
+// comments are the comments of a chain's rules, by which they are recognised.
+func comments(digest string, rules []filterRule) []string {
+	var list []string
+	for i := range rules {
+		list = append(list, fmt.Sprintf("tandem %s %d", digest, i))
+	}
+	return list
+}
+
+// tableStands tells whether the kernel holds exactly the wanted table.
+func (r *Reconciler) tableStands(want ruleset) (bool, error) {
+	list, err := r.nft.ListChainsOfTableFamily(nftables.TableFamilyIPv4)
+	if err != nil {
+		return false, fmt.Errorf("list nftables chains: %w", err)
+	}
+	list = slices.DeleteFunc(list, func(c *nftables.Chain) bool { return c.Table.Name != tableName(r.group) })
+	if len(list) != len(want) {
+		return false, nil
+	}
+	digest := want.digest()
+	for _, w := range want {
+		i := slices.IndexFunc(list, func(c *nftables.Chain) bool { return c.Name == w.name })
+		if i < 0 || !hooked(list[i], w) {
+			return false, nil
+		}
+		rules, err := r.nft.GetRules(r.table(), list[i])
+		if err != nil {
+			return false, fmt.Errorf("read chain %s: %w", w.name, err)
+		}
+		var have []string
+		for _, rule := range rules {
+			text, _ := userdata.GetString(rule.UserData, userdata.TypeComment)
+			have = append(have, text)
+		}
+		if !slices.Equal(have, comments(digest, w.rules)) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+func hooked(have *nftables.Chain, want filterChain) bool {
+	return have.Type == want.kind && have.Hooknum != nil && *have.Hooknum == *want.hook &&
+		have.Priority != nil && *have.Priority == *want.priority &&
+		have.Policy != nil && *have.Policy == nftables.ChainPolicyAccept
+}
+
+// replaceTable swaps the whole table in one transaction. Live flows do not
+// notice: their translation is in the flow and not in the rules.
+func (r *Reconciler) replaceTable(want ruleset) error {
+	t := r.table()
+	r.nft.AddTable(t) // else the deletion fails if there is none
+	r.nft.DelTable(t)
+	r.nft.AddTable(t)
+	digest := want.digest()
+	policy := nftables.ChainPolicyAccept
+	for _, w := range want {
+		c := r.nft.AddChain(&nftables.Chain{
+			Table: t, Name: w.name, Type: w.kind, Hooknum: w.hook, Priority: w.priority, Policy: &policy,
+		})
+		for i, text := range comments(digest, w.rules) {
+			exprs, err := r.expressions(t, w.rules[i])
+			if err != nil {
+				return err
+			}
+			r.nft.AddRule(&nftables.Rule{
+				Table: t, Chain: c, Exprs: exprs,
+				UserData: userdata.AppendString(nil, userdata.TypeComment, text),
+			})
+		}
+	}
+	return r.nft.Flush()
+}
+
+func (r *Reconciler) expressions(t *nftables.Table, rule filterRule) ([]expr.Any, error) {
+	var exprs []expr.Any
+	for _, s := range rule.steps {
+		exprs = append(exprs, s.exprs...)
+		if len(s.members) == 0 {
+			continue
+		}
+		set := &nftables.Set{Table: t, Anonymous: true, Constant: true, KeyType: s.keyType}
+		var elements []nftables.SetElement
+		for _, m := range s.members {
+			elements = append(elements, nftables.SetElement{Key: m})
+		}
+		if err := r.nft.AddSet(set, elements); err != nil {
+			return nil, fmt.Errorf("encode rule %q: %w", rule.text, err)
+		}
+		exprs = append(exprs, &expr.Lookup{SourceRegister: register, SetName: set.Name, SetID: set.ID})
+	}
+	return append(exprs, rule.action...), nil
+}
+
+func (r *Reconciler) deleteTable() error {
+	t := r.table()
+	r.nft.AddTable(t)
+	r.nft.DelTable(t)
+	return r.nft.Flush()
+}

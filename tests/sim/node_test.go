@@ -1,0 +1,259 @@
+package sim
+
+import (
+	"time"
+
+	"tandem/vrrp"
+)
+
+// node is one machine: the elector process, what waits in its sockets, and the
+// kernel's fence, which outlives the process.
+type node struct {
+	w   *world
+	id  int
+	cfg vrrp.GroupConfig
+
+	// process is nil while the elector does not run. incarnation counts processes,
+	// so that a wake-up of one that has died is nobody's.
+	process     machine
+	channel     *vrrp.HeartbeatChannel
+	incarnation uint64
+	paused      int
+	// stopped counts what keeps the process from running: crashes, orderly stops.
+	stopped  int
+	wakeAt   time.Duration
+	adverts  uint64
+	inbox    [carriers][]advert
+	beats    [][]byte
+	commands []func()
+
+	// seesUp is what the process knows of its links, ready whether its session
+	// table is complete.
+	seesUp [carriers]bool
+	ready  bool
+
+	fenceUntil time.Duration
+	past       past
+}
+
+func newNode(w *world, id int, cfg vrrp.GroupConfig) *node {
+	return &node{w: w, id: id, cfg: cfg, past: past{offeredAt: never, acceptedAt: never}}
+}
+
+// running tells that the process handles what comes.
+func (n *node) running() bool { return n.process != nil && n.paused == 0 }
+
+// start starts the process.
+func (n *node) start() {
+	group, err := vrrp.NewGroup(n.cfg)
+	if err != nil {
+		n.w.fail("node %d: %v", n.id, err)
+		return
+	}
+	n.incarnation++
+	n.process = n.w.mutation.wrap(n, group)
+	n.channel = vrrp.NewHeartbeatChannel(sharedKey(), n.w.rng.Uint64()|1)
+	n.past = past{
+		learned: n.cfg.Interval, startedAt: n.w.now, backupAt: n.w.now, sentAt: never, sentInterval: n.cfg.Interval,
+		heardAt: never, leftAt: n.past.leftAt, leftInterval: n.past.leftInterval, goodbyeAt: never,
+		offeredAt: never, acceptedAt: never,
+	}
+	n.w.note("start", n.id)
+	for c := range carriers {
+		n.seesUp[c] = n.w.up(n.id, c)
+	}
+	n.commands = append(n.commands, n.tellFitness, func() {
+		n.apply(n.process.Start(n.w.time()), cause{})
+	})
+	n.round()
+}
+
+// stop ends the process in order.
+func (n *node) stop() {
+	n.apply(n.process.Stop(n.w.time(), vrrp.ReasonShutdown), cause{stop: true})
+	n.die()
+}
+
+// die ends the process; the fence stays as it is.
+func (n *node) die() {
+	n.w.note("die", n.id)
+	n.process, n.channel = nil, nil
+	n.inbox, n.beats, n.commands = [carriers][]advert{}, nil, nil
+}
+
+func (n *node) arrive(c carrier, p advert) {
+	if n.process == nil {
+		return
+	}
+	n.inbox[c] = append(n.inbox[c], p)
+	n.arrived(p)
+	n.round()
+}
+
+func (n *node) arriveHeartbeat(sealed []byte) {
+	if n.process == nil {
+		return
+	}
+	n.beats = append(n.beats, sealed)
+	n.round()
+}
+
+// command hands something to the process; it is dropped when there is none.
+func (n *node) command(do func()) {
+	if n.process == nil {
+		return
+	}
+	n.commands = append(n.commands, do)
+	n.round()
+}
+
+// round is one turn of the elector: what waits in the sockets first, then what
+// the node wishes, then the timers.
+func (n *node) round() {
+	if !n.running() {
+		return
+	}
+	if n.w.mutation == tickFirst {
+		n.apply(n.process.Tick(n.w.time()), cause{})
+	}
+	for c := range carriers {
+		inbox := n.inbox[c]
+		n.inbox[c] = nil
+		for _, p := range inbox {
+			n.receive(c, p)
+		}
+	}
+	beats := n.beats
+	n.beats = nil
+	for _, b := range beats {
+		n.receiveHeartbeat(b)
+	}
+	commands := n.commands
+	n.commands = nil
+	for _, do := range commands {
+		do()
+		if n.process == nil {
+			return
+		}
+	}
+	n.apply(n.process.Tick(n.w.time()), cause{})
+	n.sleep()
+}
+
+// sleep arranges the next wake-up.
+func (n *node) sleep() {
+	deadline := n.process.Deadline()
+	if deadline.IsZero() {
+		return
+	}
+	at := deadline.Sub(epoch())
+	if at <= n.w.now {
+		n.w.fail("node %d: the deadline is %v ago after a tick: the process would spin", n.id, n.w.now-at)
+	}
+	if n.wakeAt == at {
+		return
+	}
+	n.wakeAt = at
+	incarnation := n.incarnation
+	n.w.after(at-n.w.now+n.w.between(0, wakeJitter), func() {
+		if n.incarnation == incarnation && n.wakeAt == at {
+			n.wakeAt = 0
+			n.round()
+		}
+	})
+}
+
+func (n *node) receive(c carrier, p advert) {
+	a, _, reason := vrrp.ParseAdvertisement(p.message, p.header)
+	if reason != vrrp.DropNone {
+		n.w.fail("node %d drops an advert of its peer: %v", n.id, reason)
+		return
+	}
+	before := n.process.State()
+	n.apply(n.process.Receive(n.w.time(), int(c), p.header.Source, a), cause{advert: &a, carrier: c, source: p.header.Source})
+	n.heard(before, c, p, a)
+}
+
+func (n *node) receiveHeartbeat(sealed []byte) {
+	beat, verdict := n.channel.Open(n.w.time(), sealed, n.process.DownInterval())
+	n.w.note("heartbeat", n.id, uint64(verdict), beat.Term)
+	if verdict == vrrp.HeartbeatTrusted {
+		n.apply(n.process.ReceiveHeartbeat(n.w.time(), beat), cause{beat: &beat})
+	}
+}
+
+// tellFitness tells the process what is known of the links and the sessions.
+func (n *node) tellFitness() {
+	failed, usable := 0, false
+	for c := range carriers {
+		usable = usable || n.seesUp[c]
+		if c != ha && !n.seesUp[c] {
+			failed++
+		}
+	}
+	n.apply(n.process.SetFitness(n.w.time(), vrrp.Fitness{Failed: failed, Ready: n.ready}), cause{})
+	n.apply(n.process.SetUsable(n.w.time(), usable), cause{})
+}
+
+// apply does what the machine asks for, in the order of the fields.
+func (n *node) apply(out vrrp.Output, why cause) {
+	if out.Revoke && n.w.mutation != noRevoke {
+		n.w.note("revoke", n.id)
+		n.fenceUntil = 0
+	}
+	if out.Transition != nil {
+		n.w.note(out.Transition.Reason.String(), n.id, uint64(out.Transition.To), out.Transition.Term)
+		n.checkTransition(*out.Transition, why)
+	}
+	if out.Advertise {
+		n.advertise(out.Priority, out.Transition)
+	}
+	if out.Heartbeat {
+		beat := n.process.Heartbeat()
+		if beat.TakeOver {
+			n.past.offeredAt = n.w.now
+		}
+		n.w.sendHeartbeat(n, n.channel.Seal(beat))
+	}
+	n.checkFence()
+}
+
+// advertise sends an advert on every carrier that is up; one that leaves by a
+// fenced carrier opens the fence, or closes it with priority 0.
+func (n *node) advertise(priority uint8, t *vrrp.Transition) {
+	n.adverts++
+	n.w.note("advert", n.id, uint64(priority))
+	left := false
+	for c := range carriers {
+		if n.w.up(n.id, c) {
+			left = left || c.fenced()
+			n.w.sendAdvert(n, c, priority)
+		}
+	}
+	if left {
+		n.openFence(priority, t)
+	}
+	if priority > 0 {
+		n.past.sentAt, n.past.sentInterval = n.w.now, n.cfg.Interval
+	}
+}
+
+func (n *node) openFence(priority uint8, t *vrrp.Transition) {
+	if priority == 0 {
+		n.fenceUntil = 0
+		return
+	}
+	lease := n.cfg.Lease
+	if n.w.mutation == longLease {
+		lease = 4 * n.cfg.Interval
+	}
+	wasOpen := n.fenceUntil > n.w.now
+	n.fenceUntil = n.w.now + lease
+	n.past.leftAt, n.past.leftInterval = n.w.now, n.cfg.Interval
+	n.past.keptBy, n.past.keptKnown = n.adverts, false
+	if !wasOpen {
+		n.checkOpening(t)
+	}
+}
+
+func sharedKey() []byte { return []byte("0123456789abcdef0123456789abcdef") }

@@ -1,0 +1,333 @@
+package elector
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tandem/vrrp"
+)
+
+const (
+	// reportInterval is how often the node hears from the elector when nothing
+	// happens.
+	reportInterval = 500 * time.Millisecond
+	// nodeGrace is how long the elector keeps the role without its node: enough for
+	// a restart or an upgrade of the node, too short for its services to be missed.
+	nodeGrace = 10 * time.Second
+	// orphanLife is after how long without a node the elector ends itself; with
+	// nobody to supervise it, it would stay for ever.
+	orphanLife = time.Minute
+	// retryInterval is how often a carrier that could not be opened is tried again.
+	retryInterval = time.Second
+	// maxDrain bounds how many packets of one socket are read in one round, so that
+	// a flood on one carrier cannot starve the others or the timers.
+	maxDrain = 512
+)
+
+// Options are the elector's environment.
+type Options struct {
+	// Listener is the descriptor of the socket made by [Listen].
+	Listener int
+	Log      *slog.Logger
+	// Scheduling is the outcome of [BecomeRealTime], for the reports.
+	Scheduling Scheduling
+}
+
+// elector is the state of the process. One goroutine owns it.
+type elector struct {
+	opts     Options
+	nonce    uint64
+	cfg      Configuration
+	group    *vrrp.Group
+	carriers []*carrier
+	beats    *heartbeats
+	node     *nodeConn
+	// commandBuf holds one command.
+	commandBuf []byte
+
+	since         time.Time
+	reason        vrrp.Reason
+	handoverError string
+	configError   string
+
+	// reportAt, retryAt and orphanedAt are deadlines beside the group's own.
+	reportAt, retryAt time.Time
+	// orphanedAt is since when there is no node; zero while there is one.
+	orphanedAt time.Time
+	stopping   bool
+}
+
+// Run elects until ctx ends, the node asks for the end or no node has come back
+// for a minute. A MASTER leaves in order: with an advert of priority 0.
+func Run(ctx context.Context, opts Options) error {
+	var nonce [8]byte
+	if _, err := rand.Read(nonce[:]); err != nil {
+		return fmt.Errorf("draw nonce: %w", err)
+	}
+	e := &elector{
+		opts: opts, nonce: binary.BigEndian.Uint64(nonce[:]),
+		commandBuf: make([]byte, maxMessage), orphanedAt: time.Now(),
+	}
+	if err := unix.SetNonblock(opts.Listener, true); err != nil {
+		return fmt.Errorf("use the node's socket: %w", err)
+	}
+	wake, err := wakeOnDone(ctx)
+	if err != nil {
+		return err
+	}
+	defer e.close()
+	for !e.stopping {
+		if err := e.wait(wake); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		e.round()
+	}
+	e.stop(vrrp.ReasonShutdown)
+	return nil
+}
+
+// wakeOnDone returns a file descriptor that becomes readable when ctx ends.
+func wakeOnDone(ctx context.Context) (int, error) {
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return 0, fmt.Errorf("make event descriptor: %w", err)
+	}
+	context.AfterFunc(ctx, func() {
+		_, _ = unix.Write(fd, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // cannot fail: the counter is far from full
+	})
+	return fd, nil
+}
+
+// wait sleeps until a socket is readable or a deadline is due.
+func (e *elector) wait(wake int) error {
+	fds := []unix.PollFd{{Fd: int32(wake), Events: unix.POLLIN}, {Fd: int32(e.opts.Listener), Events: unix.POLLIN}}
+	if e.node != nil {
+		fds = append(fds, unix.PollFd{Fd: int32(e.node.fd), Events: unix.POLLIN})
+	}
+	for _, c := range e.carriers {
+		if c.port != nil {
+			fds = append(fds, unix.PollFd{Fd: int32(c.port.FD()), Events: unix.POLLIN})
+		}
+	}
+	if e.beats != nil && e.beats.fd >= 0 {
+		fds = append(fds, unix.PollFd{Fd: int32(e.beats.fd), Events: unix.POLLIN})
+	}
+	timeout := unix.NsecToTimespec(int64(e.untilDeadline()))
+	if _, err := unix.Ppoll(fds, &timeout, nil); err != nil && !errors.Is(err, unix.EINTR) {
+		return fmt.Errorf("wait for adverts: %w", err)
+	}
+	return nil
+}
+
+// untilDeadline returns how long nothing is due.
+func (e *elector) untilDeadline() time.Duration {
+	now := time.Now()
+	wait := time.Second
+	for _, at := range [...]time.Time{e.deadline(), e.retryAt} {
+		if !at.IsZero() {
+			wait = min(wait, at.Sub(now))
+		}
+	}
+	if e.node != nil {
+		wait = min(wait, e.reportAt.Sub(now))
+	}
+	return max(wait, 0)
+}
+
+func (e *elector) deadline() time.Time {
+	if e.group == nil {
+		return time.Time{}
+	}
+	return e.group.Deadline()
+}
+
+// round does one turn: what waits in the sockets first, then the node's wishes,
+// then the timers. After a stall this order decides whether a living MASTER is
+// recognised.
+func (e *elector) round() {
+	now := time.Now()
+	for i, c := range e.carriers {
+		e.drain(now, i, c)
+	}
+	if e.beats != nil {
+		e.drainHeartbeats(now)
+	}
+	e.commands(now)
+	now = time.Now()
+	if e.group != nil {
+		e.apply(now, e.group.Tick(now))
+		e.checkNode(now)
+	}
+	if e.beats != nil && e.beats.fd < 0 || e.anyClosed() {
+		if e.retryAt.IsZero() || !now.Before(e.retryAt) {
+			e.retryAt = now.Add(retryInterval)
+			e.open(now)
+		}
+	} else {
+		e.retryAt = time.Time{}
+	}
+	if e.node != nil && !now.Before(e.reportAt) {
+		e.report(now)
+	}
+}
+
+func (e *elector) anyClosed() bool {
+	for _, c := range e.carriers {
+		if c.port == nil || c.broken {
+			return true
+		}
+	}
+	return false
+}
+
+// checkNode yields the role when the node has been away for too long.
+func (e *elector) checkNode(now time.Time) {
+	if e.orphanedAt.IsZero() {
+		return
+	}
+	away := now.Sub(e.orphanedAt)
+	if away > nodeGrace && e.group.State() != vrrp.Initialize {
+		e.opts.Log.Warn("the node process is gone; giving up the role", "away", away)
+		e.stop(vrrp.ReasonNodeLost)
+	}
+	if away > orphanLife {
+		e.stopping = true
+	}
+}
+
+// commands takes new connections and obeys the node.
+func (e *elector) commands(now time.Time) {
+	if conn, err := accept(e.opts.Listener); err == nil {
+		if e.node != nil {
+			e.node.close()
+		}
+		e.node, e.orphanedAt, e.reportAt = conn, time.Time{}, now
+	} else if !errors.Is(err, unix.EAGAIN) {
+		e.opts.Log.Warn("a connection was refused", "error", err)
+	}
+	for e.node != nil {
+		cmd, ok, err := e.node.receive(e.commandBuf)
+		if err != nil {
+			if !errors.Is(err, errGone) {
+				e.opts.Log.Warn("the node's connection is broken", "error", err)
+			}
+			e.dropNode(now)
+			return
+		}
+		if !ok {
+			return
+		}
+		e.obey(now, cmd)
+	}
+}
+
+func (e *elector) dropNode(now time.Time) {
+	e.node.close()
+	e.node, e.orphanedAt = nil, now
+}
+
+func (e *elector) obey(now time.Time, cmd Command) {
+	if cmd.Configure != nil {
+		e.configure(now, *cmd.Configure)
+	}
+	if cmd.Fitness != nil && e.group != nil {
+		e.apply(now, e.group.SetFitness(now, cmd.Fitness.Fitness))
+		e.apply(now, e.group.SetUsable(now, !cmd.Fitness.Isolated))
+		e.reportAt = now
+	}
+	if cmd.Handover {
+		e.handoverError = "this elector has no configuration yet"
+		if e.group != nil {
+			out, err := e.group.Handover(now)
+			e.apply(now, out)
+			e.handoverError = ""
+			if err != nil {
+				e.handoverError = err.Error()
+			}
+		}
+		e.report(now)
+		e.handoverError = ""
+	}
+	if cmd.Stop {
+		e.stopping = true
+	}
+}
+
+// configure takes a configuration over without an election; the first one starts
+// the group.
+func (e *elector) configure(now time.Time, cfg Configuration) {
+	e.reportAt = now
+	err := cfg.validate()
+	if err == nil && e.group == nil {
+		e.group, err = vrrp.NewGroup(cfg.group())
+	} else if err == nil {
+		var out vrrp.Output
+		out, err = e.group.Reconfigure(now, cfg.group())
+		e.apply(now, out)
+	}
+	if err != nil {
+		e.configError = err.Error()
+		e.opts.Log.Error("the configuration was refused; the last one stays", "error", err)
+		return
+	}
+	e.configError = ""
+	e.replaceCarriers(cfg)
+	e.cfg = cfg
+	e.open(now)
+	if e.group.State() == vrrp.Initialize {
+		e.since = now
+		e.apply(now, e.group.Start(now))
+	}
+}
+
+// apply does what the state machine asks for, in the order of the fields.
+func (e *elector) apply(now time.Time, out vrrp.Output) {
+	if out.Revoke {
+		e.revoke()
+	}
+	if out.Advertise {
+		e.advertise(out.Priority)
+	}
+	if out.Heartbeat && e.beats != nil {
+		e.beats.send(e.group.Heartbeat())
+	}
+	if out.Announce {
+		e.announce()
+	}
+	if t := out.Transition; t != nil {
+		e.since, e.reason, e.reportAt = now, t.Reason, now
+		e.opts.Log.Info("role changed", "from", t.From, "to", t.To, "reason", t.Reason, "term", t.Term)
+	}
+}
+
+// stop leaves in order.
+func (e *elector) stop(why vrrp.Reason) {
+	if e.group == nil {
+		return
+	}
+	now := time.Now()
+	e.apply(now, e.group.Stop(now, why))
+	e.report(now)
+}
+
+func (e *elector) close() {
+	for _, c := range e.carriers {
+		c.close()
+	}
+	if e.beats != nil {
+		e.beats.close()
+	}
+	if e.node != nil {
+		e.node.close()
+	}
+}

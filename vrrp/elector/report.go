@@ -1,0 +1,59 @@
+package elector
+
+import (
+	"maps"
+	"os"
+	"time"
+
+	"tandem/vrrp"
+)
+
+// report tells the node how things stand.
+func (e *elector) report(now time.Time) {
+	if e.node == nil {
+		return
+	}
+	e.reportAt = now.Add(reportInterval)
+	if err := e.node.send(e.snapshot(now)); err != nil {
+		e.opts.Log.Warn("the node's connection is broken", "error", err)
+		e.dropNode(now)
+	}
+}
+
+func (e *elector) snapshot(now time.Time) Report {
+	r := Report{
+		PID: os.Getpid(), Since: e.since, Scheduling: e.opts.Scheduling,
+		HandoverError: e.handoverError, Error: e.configError,
+	}
+	if e.group == nil {
+		r.Reason = "waiting for a configuration"
+		return r
+	}
+	peer := e.group.Peer()
+	r.State, r.Reason = e.group.State(), e.reason.String()
+	r.Priority, r.Term, r.Transitions = e.group.Priority(), e.group.Term(), e.group.Transitions()
+	r.HandingOver, r.LeaseUntil = e.group.HandingOver(), e.group.LeaseUntil()
+	r.Peer = PeerReport{
+		Alive: e.group.PeerAlive(now), State: peer.State, Priority: peer.Priority, Ready: peer.Ready, HeardAt: peer.HeardAt,
+	}
+	for _, c := range e.carriers {
+		r.Carriers = append(r.Carriers, CarrierReport{
+			Name: c.cfg.Name, Open: c.port != nil, Sent: c.sent, Received: c.received,
+			Dropped: maps.Clone(c.dropped), HeardAt: c.heardAt, Mismatch: c.staleMismatch(e.group), Error: c.err,
+		})
+	}
+	if e.beats != nil {
+		r.Heartbeats = HeartbeatReport{
+			Sent: e.beats.sent, Received: e.beats.received, Dropped: maps.Clone(e.beats.dropped), Error: e.beats.err,
+		}
+	}
+	return r
+}
+
+// staleMismatch hides the mismatch of a MASTER that has long been replaced.
+func (c *carrier) staleMismatch(g *vrrp.Group) string {
+	if g.State() == vrrp.Master {
+		return ""
+	}
+	return c.mismatch
+}

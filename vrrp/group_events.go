@@ -1,0 +1,365 @@
+package vrrp
+
+import (
+	"errors"
+	"net/netip"
+	"time"
+)
+
+// patience is how long a BACKUP whose session table is not complete leaves the
+// role with a less fit MASTER: long enough for a table to be transferred, short
+// enough for new connections.
+const patience = 2 * time.Second
+
+// Start is the Startup event, RFC 9568 §6.4.1.
+func (g *Group) Start(now time.Time) Output {
+	var out Output
+	if g.state != Initialize {
+		return out
+	}
+	// Whatever lease a predecessor left behind is not ours.
+	out.Revoke = true
+	g.activeInterval = g.cfg.Interval
+	g.heartbeat(now, &out)
+	if g.cfg.Priority == PriorityOwner {
+		g.becomeMaster(now, ReasonOwner, &out)
+		return out
+	}
+	g.becomeBackup(now, ReasonStartup, &out)
+	return out
+}
+
+// Stop is the Shutdown event, RFC 9568 §6.4.2 and §6.4.3: a MASTER says goodbye
+// with priority 0, which also closes its lease.
+func (g *Group) Stop(now time.Time, why Reason) Output {
+	var out Output
+	if g.state == Initialize {
+		return out
+	}
+	if g.state == Master && !g.stepDownIfStalled(now, &out) {
+		// The priority-0 advert closes the lease as it leaves; the revocation makes
+		// sure of it where no link is up to carry one.
+		out.Revoke, out.Advertise, out.Priority = true, true, 0
+	}
+	g.transit(Initialize, why, &out)
+	g.downAt, g.advertAt, g.heartbeatAt = time.Time{}, time.Time{}, time.Time{}
+	g.handoverUntil, g.assumeUntil = time.Time{}, time.Time{}
+	out.Heartbeat = g.cfg.HasPeer
+	return out
+}
+
+// Tick lets the time pass. The shell must first have handed over everything that
+// waits in the sockets: after a stall, an advert in the queue is worth more than
+// a timer that has run out.
+func (g *Group) Tick(now time.Time) Output {
+	var out Output
+	if g.stepDownIfStalled(now, &out) {
+		return out
+	}
+	if due(g.handoverUntil, now) {
+		g.handoverUntil, g.planned = time.Time{}, false
+		g.heartbeat(now, &out) // the peer must know that the offer is off
+	}
+	switch g.state {
+	case Backup:
+		g.tickBackup(now, &out)
+	case Master:
+		g.considerHandover(now, &out)
+		if due(g.advertAt, now) {
+			g.advertise(now, &out)
+		}
+	case Initialize:
+	}
+	if due(g.heartbeatAt, now) {
+		g.heartbeat(now, &out)
+	}
+	return out
+}
+
+func due(at, now time.Time) bool { return !at.IsZero() && !now.Before(at) }
+
+// tickBackup is the end of Active_Down_Timer, RFC 9568 §6.4.2.
+func (g *Group) tickBackup(now time.Time, out *Output) {
+	if !due(g.downAt, now) {
+		return
+	}
+	// Who wakes up late has proof of its own stall, not of the peer's death: give
+	// a living MASTER the time of one more advert.
+	if now.Sub(g.downAt) > g.activeInterval && !g.graced {
+		g.graced = true
+		g.downAt = now.Add(g.activeInterval + g.SkewTime())
+		return
+	}
+	if !g.usable && g.cfg.HasPeer {
+		g.armDown(now)
+		return
+	}
+	g.becomeMaster(now, g.downReason, out)
+}
+
+// stepDownIfStalled makes a MASTER that slept through its own lease a BACKUP: the
+// kernel has fenced it and the peer may be MASTER. Between the end of the lease
+// and the end of the shortest down interval nobody can have taken over yet, so
+// half of that time still counts as awake.
+func (g *Group) stepDownIfStalled(now time.Time, out *Output) bool {
+	if g.state != Master || now.Before(g.stallAt) {
+		return false
+	}
+	g.becomeBackup(now, ReasonOwnStall, out)
+	return true
+}
+
+// Receive takes an advert that came in by a carrier and passed validation.
+func (g *Group) Receive(now time.Time, carrier int, source netip.Addr, a Advertisement) Output {
+	var out Output
+	if g.state == Initialize {
+		return out
+	}
+	g.stepDownIfStalled(now, &out)
+	g.peer.HeardAt, g.peer.Priority = now, a.Priority
+	if a.Priority > 0 {
+		g.peer.State = Master
+	}
+	if g.state == Backup {
+		g.receiveBackup(now, a)
+	} else {
+		g.receiveMaster(now, carrier, source, a, &out)
+	}
+	return out
+}
+
+// receiveBackup is RFC 9568 §6.4.2, "If an ADVERTISEMENT is received".
+func (g *Group) receiveBackup(now time.Time, a Advertisement) {
+	g.graced = false
+	if a.Priority == 0 {
+		g.downReason = ReasonPeerStopped
+		g.downAt = now.Add(g.SkewTime())
+		return
+	}
+	if g.preempts(now, a.Priority) {
+		return // discarded: the timer runs on
+	}
+	g.activeInterval = a.Interval
+	g.downReason = ReasonPeerSilent
+	g.armDown(now)
+}
+
+// preempts tells whether a BACKUP means to take over from a MASTER with that
+// priority.
+func (g *Group) preempts(now time.Time, priority uint8) bool {
+	mine := g.Priority()
+	lowerBand := band(priority) < band(mine)
+	if !lowerBand {
+		g.impairedSince = time.Time{}
+	} else if g.impairedSince.IsZero() {
+		g.impairedSince = now
+	}
+	if priority >= mine || !g.usable {
+		return false
+	}
+	if lowerBand {
+		g.downReason = ReasonPeerImpaired
+		return g.fitness.Ready || now.Sub(g.impairedSince) >= patience
+	}
+	g.downReason = ReasonPreempted
+	return g.cfg.Preempt && !g.yielded && g.fitness.Ready
+}
+
+// receiveMaster is RFC 9568 §6.4.3, "If an ADVERTISEMENT is received".
+func (g *Group) receiveMaster(now time.Time, carrier int, source netip.Addr, a Advertisement, out *Output) {
+	switch {
+	case a.Priority == 0:
+		g.advertise(now, out)
+	case g.HandingOver():
+		g.activeInterval = a.Interval
+		g.yield(now, out)
+	case g.wins(a.Priority, source, carrier) && now.After(g.assumeUntil):
+		g.activeInterval = a.Interval
+		g.becomeBackup(now, ReasonBetterPeer, out)
+	case now.Sub(g.sentAt) >= g.cfg.Interval/replyFraction:
+		// A losing advert is answered at once, on every carrier: bridges learn the
+		// way back and the other MASTER gives up. The addresses are announced too,
+		// because hosts may have listened to it meanwhile.
+		g.advertise(now, out)
+		out.Announce = true
+	}
+}
+
+// replyFraction bounds the answers to losing adverts to this many per interval,
+// so that a flood of them is not doubled by us. Any advert that left so recently
+// has already said what the answer would say.
+const replyFraction = 20
+
+// wins tells whether an advert beats this MASTER: RFC 9568 §6.4.3, greater
+// priority, or equal priority and the greater primary address.
+func (g *Group) wins(priority uint8, source netip.Addr, carrier int) bool {
+	mine := g.Priority()
+	if priority != mine {
+		return priority > mine
+	}
+	if carrier < 0 || carrier >= len(g.cfg.Carriers) {
+		return false
+	}
+	return source.Compare(g.cfg.Carriers[carrier].Source) > 0
+}
+
+// SetFitness tells how fit the node is now.
+func (g *Group) SetFitness(now time.Time, f Fitness) Output {
+	var out Output
+	if g.stepDownIfStalled(now, &out) {
+		g.fitness = f
+		return out
+	}
+	before := g.Priority()
+	changed := g.fitness != f
+	g.fitness = f
+	if g.state == Initialize || !changed {
+		return out
+	}
+	g.heartbeat(now, &out)
+	if g.state == Master {
+		g.considerHandover(now, &out)
+		if band(before) != band(g.Priority()) {
+			g.advertise(now, &out)
+		}
+	}
+	return out
+}
+
+// SetUsable tells whether any carrier is up. A node with a peer that stands alone
+// does not become MASTER, and does not stay it: the peer serves everybody who is
+// still there, and the way back must not begin with two MASTERs.
+func (g *Group) SetUsable(now time.Time, usable bool) Output {
+	var out Output
+	returned := usable && !g.usable
+	g.usable = usable
+	if returned && g.state == Backup {
+		// The peer's adverts could not come in until now.
+		g.armDown(now)
+	}
+	if g.stepDownIfStalled(now, &out) || usable || !g.cfg.HasPeer || g.state != Master {
+		return out
+	}
+	g.becomeBackup(now, ReasonIsolated, &out)
+	return out
+}
+
+// Errors of [Group.Handover].
+var (
+	ErrNotMaster    = errors.New("this node is not MASTER")
+	ErrPeerSilent   = errors.New("the peer is not heard on the HA link")
+	ErrPeerNotReady = errors.New("the peer's session table is not complete, so sessions would be lost")
+	ErrPeerLessFit  = errors.New("the peer is less fit than this node")
+)
+
+// Handover offers the role to the peer, make before break: this node stays MASTER
+// until it hears the peer's first advert.
+func (g *Group) Handover(now time.Time) (Output, error) {
+	var out Output
+	if g.stepDownIfStalled(now, &out) || g.state != Master {
+		return out, ErrNotMaster
+	}
+	switch {
+	case !g.peerHeartbeatFresh(now) || g.peer.State != Backup:
+		return out, ErrPeerSilent
+	case band(g.peer.Priority) < band(g.Priority()):
+		return out, ErrPeerLessFit
+	case !g.peer.Ready:
+		return out, ErrPeerNotReady
+	}
+	g.planned = true
+	g.offer(now, &out)
+	return out, nil
+}
+
+// yield completes an offered handover. After a planned one Preempt rests, or this
+// node would take the role back at once.
+func (g *Group) yield(now time.Time, out *Output) {
+	planned := g.planned
+	g.becomeBackup(now, ReasonHandover, out)
+	g.yielded = planned
+}
+
+func (g *Group) offer(now time.Time, out *Output) {
+	g.handoverUntil = now.Add(2 * g.DownInterval())
+	g.heartbeat(now, out)
+}
+
+// considerHandover offers the role to a peer that is fitter than this MASTER.
+func (g *Group) considerHandover(now time.Time, out *Output) {
+	if !g.peerHeartbeatFresh(now) || g.peer.State != Backup || band(g.peer.Priority) <= band(g.Priority()) {
+		g.impairedSince = time.Time{}
+		return
+	}
+	if g.impairedSince.IsZero() {
+		g.impairedSince = now
+	}
+	if g.HandingOver() || !g.peer.Ready && now.Sub(g.impairedSince) < patience {
+		return
+	}
+	g.offer(now, out)
+}
+
+func (g *Group) peerHeartbeatFresh(now time.Time) bool {
+	return !g.peer.HeartbeatAt.IsZero() && now.Sub(g.peer.HeartbeatAt) < g.DownInterval()
+}
+
+// becomeMaster is the common part of RFC 9568 §6.4.1 and §6.4.2: advert first,
+// then the announcements, then Adver_Timer.
+func (g *Group) becomeMaster(now time.Time, why Reason, out *Output) {
+	g.term++
+	g.downAt, g.impairedSince = time.Time{}, time.Time{}
+	g.graced, g.yielded = false, false
+	g.activeInterval, g.hurried = g.cfg.Interval, 0
+	g.transit(Master, why, out)
+	out.Revoke = false
+	g.advertise(now, out)
+	out.Announce = true
+	g.heartbeat(now, out)
+}
+
+// becomeBackup arms Active_Down_Timer; a MASTER's lease is closed first.
+func (g *Group) becomeBackup(now time.Time, why Reason, out *Output) {
+	if g.state == Master {
+		*out = Output{Revoke: true}
+	}
+	g.advertAt, g.handoverUntil, g.assumeUntil, g.impairedSince = time.Time{}, time.Time{}, time.Time{}, time.Time{}
+	g.downReason = ReasonPeerSilent
+	g.planned = false
+	g.transit(Backup, why, out)
+	g.armDown(now)
+	g.heartbeat(now, out)
+}
+
+func (g *Group) transit(to State, why Reason, out *Output) {
+	out.Transition = &Transition{From: g.state, To: to, Reason: why, Term: g.term}
+	g.state = to
+	g.transitions++
+}
+
+func (g *Group) armDown(now time.Time) { g.downAt = now.Add(g.DownInterval()) }
+
+func (g *Group) advertise(now time.Time, out *Output) {
+	out.Advertise, out.Priority = true, g.Priority()
+	g.sentAt = now
+	g.leaseUntil = now.Add(g.cfg.Lease)
+	// A peer that learned this interval waits for three of them at least.
+	g.stallAt = now.Add((g.cfg.Lease + 3*g.cfg.Interval) / 2)
+	g.advertAt = now.Add(g.cfg.Interval)
+	if g.hurried > 0 {
+		g.hurried--
+		g.advertAt = now.Add(min(g.hurry, g.cfg.Interval))
+	}
+}
+
+func (g *Group) heartbeat(now time.Time, out *Output) {
+	if !g.cfg.HasPeer {
+		g.heartbeatAt = time.Time{}
+		return
+	}
+	out.Heartbeat = true
+	g.heartbeatAt = now.Add(g.cfg.Interval)
+	if g.HandingOver() {
+		g.heartbeatAt = now.Add(g.cfg.Interval / 4)
+	}
+}

@@ -1,0 +1,293 @@
+package vrrp
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/binary"
+	"math"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const quiet = down100
+
+func heartbeatKey() []byte { return bytes.Repeat([]byte{0x5a}, 32) }
+
+func channel(nonce uint64) *HeartbeatChannel { return NewHeartbeatChannel(heartbeatKey(), nonce) }
+
+// expect opens b at both the time and the verdict that are wanted.
+func expect(t *testing.T, c *HeartbeatChannel, at time.Duration, b []byte, want HeartbeatVerdict) Heartbeat {
+	t.Helper()
+	h, got := c.Open(epoch().Add(at), b, quiet)
+	if got != want {
+		t.Fatalf("verdict %v, want %v", got, want)
+	}
+	return h
+}
+
+// introduced returns two channels that trust each other at the epoch.
+func introduced(t *testing.T) (a, b *HeartbeatChannel) {
+	t.Helper()
+	a, b = channel(1), channel(2)
+	expect(t, b, 0, a.Seal(Heartbeat{}), HeartbeatIntroduction)
+	expect(t, a, 0, b.Seal(Heartbeat{}), HeartbeatTrusted)
+	expect(t, b, 0, a.Seal(Heartbeat{}), HeartbeatTrusted)
+	return a, b
+}
+
+func TestHeartbeatRoundTrip(t *testing.T) {
+	t.Parallel()
+	a, b := introduced(t)
+	for _, h := range []Heartbeat{
+		{},
+		{State: Backup, Priority: 180, Ready: true, Term: 7},
+		{State: Master, Priority: 255, TakeOver: true, Term: math.MaxUint64},
+		{State: Initialize, Priority: 1, Ready: true, TakeOver: true, Term: 1 << 32},
+	} {
+		wire := a.Seal(h)
+		if len(wire) != HeartbeatSize {
+			t.Fatalf("%d bytes, want %d", len(wire), HeartbeatSize)
+		}
+		if diff := cmp.Diff(h, expect(t, b, 0, wire, HeartbeatTrusted)); diff != "" {
+			t.Errorf("round trip (-want +got):\n%s", diff)
+		}
+	}
+}
+
+// TestHeartbeatLayout pins the wire format: members of different versions of the
+// software must understand each other.
+func TestHeartbeatLayout(t *testing.T) {
+	t.Parallel()
+	a := channel(0x1112131415161718)
+	a.peer = 0x2122232425262728
+	got := a.Seal(Heartbeat{State: Master, Priority: 200, Ready: true, TakeOver: true, Term: 0x3132333435363738})
+	body := octets(t, "54444d01 02c80300 3132333435363738 1112131415161718 2122232425262728 0000000000000001")
+	mac := hmac.New(sha256.New, heartbeatKey())
+	mac.Write(body)
+	if want := mac.Sum(body); !bytes.Equal(got, want) {
+		t.Errorf("sealed\n%x, want\n%x", got, want)
+	}
+}
+
+// TestHeartbeatColdStart: whoever comes first, both trust each other with the
+// third heartbeat at the latest.
+func TestHeartbeatColdStart(t *testing.T) {
+	t.Parallel()
+	t.Run("one after the other", func(t *testing.T) {
+		t.Parallel()
+		introduced(t)
+	})
+	t.Run("both at once", func(t *testing.T) {
+		t.Parallel()
+		a, b := channel(1), channel(2)
+		fromA, fromB := a.Seal(Heartbeat{}), b.Seal(Heartbeat{})
+		expect(t, b, 0, fromA, HeartbeatIntroduction)
+		expect(t, a, 0, fromB, HeartbeatIntroduction)
+		expect(t, b, 0, a.Seal(Heartbeat{}), HeartbeatTrusted)
+		expect(t, a, 0, b.Seal(Heartbeat{}), HeartbeatTrusted)
+	})
+	t.Run("the first are lost", func(t *testing.T) {
+		t.Parallel()
+		a, b := channel(1), channel(2)
+		for range 10 {
+			a.Seal(Heartbeat{})
+		}
+		expect(t, b, 0, a.Seal(Heartbeat{}), HeartbeatIntroduction)
+		expect(t, a, 0, b.Seal(Heartbeat{}), HeartbeatTrusted)
+	})
+}
+
+func TestHeartbeatMalformed(t *testing.T) {
+	t.Parallel()
+	a, b := introduced(t)
+	good := a.Seal(Heartbeat{State: Backup})
+	changed := func(at int, to byte) []byte {
+		c := bytes.Clone(good)
+		c[at] = to
+		return c
+	}
+	tests := []struct {
+		name string
+		b    []byte
+		want HeartbeatVerdict
+	}{
+		{"nothing", nil, HeartbeatMalformed},
+		{"too short", good[:len(good)-1], HeartbeatMalformed},
+		{"too long", append(bytes.Clone(good), 0), HeartbeatMalformed},
+		{"not a heartbeat", changed(0, 'X'), HeartbeatMalformed},
+		{"another version", changed(3, 2), HeartbeatMalformed},
+		{"no such state", changed(4, byte(Master)+1), HeartbeatMalformed},
+		{"another state", changed(4, byte(Master)), HeartbeatForged},
+		{"another priority", changed(5, good[5]+1), HeartbeatForged},
+		{"another flag", changed(6, flagTakeOver), HeartbeatForged},
+		{"a reserved byte", changed(7, 1), HeartbeatForged},
+		{"another counter", changed(39, good[39]+1), HeartbeatForged},
+		{"another sum", changed(HeartbeatSize-1, good[HeartbeatSize-1]+1), HeartbeatForged},
+		{"another key", NewHeartbeatChannel(bytes.Repeat([]byte{1}, 32), 1).Seal(Heartbeat{}), HeartbeatForged},
+	}
+	for _, tt := range tests {
+		if h, got := b.Open(epoch(), tt.b, quiet); got != tt.want || h != (Heartbeat{}) {
+			t.Errorf("%s: %v and %+v, want %v and nothing", tt.name, got, h, tt.want)
+		}
+	}
+	expect(t, b, 0, good, HeartbeatTrusted) // none of them did harm
+}
+
+func TestHeartbeatReplayed(t *testing.T) {
+	t.Parallel()
+	t.Run("of the same process", func(t *testing.T) {
+		t.Parallel()
+		a, b := introduced(t)
+		first, second := a.Seal(Heartbeat{}), a.Seal(Heartbeat{})
+		expect(t, b, 0, second, HeartbeatTrusted)
+		expect(t, b, 0, second, HeartbeatReplayed)
+		expect(t, b, 0, first, HeartbeatReplayed) // overtaken on the way: as good as old
+		expect(t, b, time.Hour, second, HeartbeatReplayed)
+	})
+	t.Run("reflected", func(t *testing.T) {
+		t.Parallel()
+		a, _ := introduced(t)
+		expect(t, a, time.Hour, a.Seal(Heartbeat{}), HeartbeatReplayed)
+	})
+	t.Run("of an earlier process, while the later lives", func(t *testing.T) {
+		t.Parallel()
+		a, b := introduced(t)
+		recorded := a.Seal(Heartbeat{})
+		restarted := restart(t, b, 3, quiet)
+		expect(t, b, quiet+1, recorded, HeartbeatReplayed)
+		expect(t, b, quiet+2, restarted.Seal(Heartbeat{}), HeartbeatTrusted)
+	})
+	t.Run("of an earlier process, when the later is silent", func(t *testing.T) {
+		t.Parallel()
+		a, b := introduced(t)
+		recorded := a.Seal(Heartbeat{TakeOver: true, State: Master})
+		restarted := restart(t, b, 3, quiet)
+		expect(t, b, time.Hour, recorded, HeartbeatReplayed)
+		expect(t, b, time.Hour, restarted.Seal(Heartbeat{}), HeartbeatTrusted)
+	})
+	t.Run("to a process that was restarted", func(t *testing.T) {
+		t.Parallel()
+		a, _ := introduced(t)
+		recorded := a.Seal(Heartbeat{TakeOver: true, State: Master})
+		b := channel(4)
+		expect(t, b, 0, recorded, HeartbeatIntroduction)
+		expect(t, b, 0, recorded, HeartbeatIntroduction)
+		// The living one still gets in.
+		restarted := channel(5)
+		expect(t, b, 1, restarted.Seal(Heartbeat{}), HeartbeatIntroduction)
+		expect(t, restarted, 1, b.Seal(Heartbeat{}), HeartbeatTrusted)
+		expect(t, b, 1, restarted.Seal(Heartbeat{}), HeartbeatTrusted)
+	})
+}
+
+// restart replaces b's peer by a process with another nonce, at a time when the
+// last one has been quiet for long enough, and returns the new process.
+func restart(t *testing.T, b *HeartbeatChannel, nonce uint64, at time.Duration) *HeartbeatChannel {
+	t.Helper()
+	restarted := channel(nonce)
+	expect(t, b, at, restarted.Seal(Heartbeat{}), HeartbeatIntroduction)
+	expect(t, restarted, at, b.Seal(Heartbeat{}), HeartbeatTrusted)
+	expect(t, b, at, restarted.Seal(Heartbeat{}), HeartbeatTrusted)
+	return restarted
+}
+
+func TestHeartbeatRestartOfOneSide(t *testing.T) {
+	t.Parallel()
+	_, b := introduced(t)
+	restarted := channel(3)
+	// b still believes in the process that it heard a moment ago.
+	expect(t, b, quiet-1, restarted.Seal(Heartbeat{}), HeartbeatReplayed)
+	// The restarted one learns of b, but b's heartbeats still name its predecessor.
+	expect(t, restarted, quiet-1, b.Seal(Heartbeat{}), HeartbeatIntroduction)
+	// It repeats b's nonce, so that b trusts it as soon as the last one is quiet.
+	expect(t, b, quiet, restarted.Seal(Heartbeat{}), HeartbeatTrusted)
+	expect(t, restarted, quiet, b.Seal(Heartbeat{}), HeartbeatTrusted)
+}
+
+// TestHeartbeatIntroductionLocksNobodyOut: a recording of a process that this one
+// never knew cannot take the place of a peer that was merely cut off.
+func TestHeartbeatIntroductionLocksNobodyOut(t *testing.T) {
+	t.Parallel()
+	a, b := introduced(t)
+	unknown := channel(9).Seal(Heartbeat{})
+	old := a.Seal(Heartbeat{})
+	expect(t, b, 0, a.Seal(Heartbeat{}), HeartbeatTrusted)
+	for range 3 {
+		expect(t, b, time.Hour, unknown, HeartbeatIntroduction)
+	}
+	expect(t, b, time.Hour, old, HeartbeatReplayed) // the counter is kept meanwhile
+	expect(t, b, time.Hour, a.Seal(Heartbeat{}), HeartbeatTrusted)
+	expect(t, a, time.Hour, b.Seal(Heartbeat{}), HeartbeatTrusted)
+	expect(t, b, time.Hour, unknown, HeartbeatReplayed)
+}
+
+func TestHeartbeatMemoryIsBounded(t *testing.T) {
+	t.Parallel()
+	_, b := introduced(t)
+	for i := range uint64(2 * maxRetired) {
+		restart(t, b, 10+i, time.Duration(i+1)*quiet)
+	}
+	if len(b.retired) != maxRetired {
+		t.Fatalf("%d nonces are remembered, want %d", len(b.retired), maxRetired)
+	}
+	for i := range uint64(maxRetired) {
+		if want := 10 + maxRetired - 1 + i; b.retired[i] != want {
+			t.Fatalf("nonce %d is %d, want %d: the oldest go first", i, b.retired[i], want)
+		}
+	}
+}
+
+func TestHeartbeatVerdictNames(t *testing.T) {
+	t.Parallel()
+	seen := map[string]bool{}
+	for v := HeartbeatTrusted; v <= HeartbeatReplayed; v++ {
+		if name := v.String(); seen[name] || name == "unknown" {
+			t.Errorf("verdict %d is called %q", v, name)
+		} else {
+			seen[name] = true
+		}
+	}
+	if got := (HeartbeatReplayed + 1).String(); got != "unknown" {
+		t.Errorf("an unknown verdict is called %q", got)
+	}
+}
+
+// FuzzHeartbeatOpen: Open never panics, trusts nothing without the key, and
+// decodes what Seal encodes.
+func FuzzHeartbeatOpen(f *testing.F) {
+	f.Add([]byte{}, true)
+	f.Add([]byte(heartbeatMagic), false)
+	f.Add(channel(2).Seal(Heartbeat{State: Master, TakeOver: true}), false)
+	f.Add(channel(1).Seal(Heartbeat{}), true)
+	f.Add(bytes.Repeat([]byte{0xff}, HeartbeatSize), true)
+	f.Fuzz(func(t *testing.T, b []byte, resum bool) {
+		original := b
+		if resum && len(b) == HeartbeatSize {
+			// With a right sum the fuzzer reaches what lies behind it.
+			b = bytes.Clone(b)
+			body := b[:HeartbeatSize-sha256.Size]
+			copy(b[len(body):], channel(0).sum(body))
+		}
+		c := channel(1)
+		h, verdict := c.Open(epoch(), b, quiet)
+		switch verdict {
+		case HeartbeatTrusted, HeartbeatIntroduction:
+			if !resum && !bytes.HasPrefix(original, []byte(heartbeatMagic)) {
+				t.Fatal("accepted without the magic")
+			}
+			if h.State > Master || h.Priority != b[5] || h.Term != binary.BigEndian.Uint64(b[8:]) {
+				t.Fatalf("decoded %+v from %x", h, b)
+			}
+		case HeartbeatMalformed, HeartbeatForged, HeartbeatReplayed:
+			if h != (Heartbeat{}) {
+				t.Fatalf("dropped as %v, but returned %+v", verdict, h)
+			}
+		}
+		if _, again := c.Open(epoch(), b, quiet); again == HeartbeatTrusted {
+			t.Fatal("trusted twice")
+		}
+	})
+}

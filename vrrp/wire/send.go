@@ -1,0 +1,107 @@
+package wire
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+
+	"github.com/mdlayher/arp"
+	"golang.org/x/sys/unix"
+
+	"tandem/vrrp"
+)
+
+const (
+	ethernetHeader = 14
+	// maxFrame holds an advert with 255 addresses.
+	maxFrame = ethernetHeader + ipv4Header + 8 + 4*vrrp.MaxAddresses
+
+	// networkControl is DSCP CS6 (RFC 4594 §3.1), the class of routing protocols.
+	networkControl = 0xc0
+	// revokingTTL keeps a revocation from being taken for an advert (RFC 9568
+	// §5.1.1.3), should it leave the node in spite of all.
+	revokingTTL = 1
+)
+
+// Advertise sends a VRRP message to the group, from the virtual MAC address and
+// with TTL 255. The frame passes the fence's egress hook, which opens or renews
+// the lease (or, at priority 0, deletes it).
+func (p *Port) Advertise(payload []byte) error {
+	return p.sendMessage("send advertisement through", payload, vrrp.TTL)
+}
+
+// Revoke hands the fence a message that closes the lease and that nobody hears:
+// like [Port.Advertise], but with TTL 1, with which the fence drops it.
+func (p *Port) Revoke(payload []byte) error {
+	return p.sendMessage("revoke lease through", payload, revokingTTL)
+}
+
+func (p *Port) sendMessage(verb string, payload []byte, ttl uint8) error {
+	if len(payload) > maxFrame-ethernetHeader-ipv4Header {
+		return fmt.Errorf("%s %s: %d octets are longer than any advertisement", verb, p.outgoing, len(payload))
+	}
+	group := vrrp.MulticastIPv4().As4()
+	source := p.config.Source.As4()
+	b := p.ethernet(groupMAC(), unix.ETH_P_IP)
+	b = append(b, 0x45, networkControl)
+	b = binary.BigEndian.AppendUint16(b, uint16(ipv4Header+len(payload)))
+	// A datagram that may not be fragmented needs no identification (RFC 6864 §4.1).
+	b = append(b, 0, 0, dontFragment>>8, 0, ttl, vrrp.Protocol, 0, 0)
+	b = append(b, source[:]...)
+	b = append(b, group[:]...)
+	header := b[ethernetHeader:]
+	binary.BigEndian.PutUint16(header[offsetHeaderSum:], ^headerSum(header))
+	return p.send(verb, append(b, payload...), &p.toGroup)
+}
+
+// Announce broadcasts a gratuitous ARP request for a virtual IPv4 address, with
+// the virtual MAC address as sender (RFC 9568 §6.4.1 and erratum 7947: both the
+// sender's and the target's protocol address are the virtual one).
+func (p *Port) Announce(addr netip.Addr) error {
+	const verb = "send gratuitous ARP through"
+	if p.config.VirtualLink == "" {
+		return fmt.Errorf("%s %s: carrier %s has no virtual MAC address to announce",
+			verb, p.outgoing, p.config.Carrier)
+	}
+	// The target's hardware address means nothing in a request and is zero, as in
+	// the announcements of RFC 5227 §2.3.
+	var nobody [6]byte
+	request, err := arp.NewPacket(arp.OperationRequest, p.mac[:], addr, nobody[:], addr)
+	if err != nil {
+		return fmt.Errorf("%s %s: encode %v: %w", verb, p.outgoing, addr, err)
+	}
+	body, err := request.MarshalBinary()
+	if err != nil {
+		return fmt.Errorf("%s %s: encode %v: %w", verb, p.outgoing, addr, err)
+	}
+	return p.send(verb, append(p.ethernet(broadcastMAC(), unix.ETH_P_ARP), body...), &p.toAll)
+}
+
+func (p *Port) ethernet(destination [6]byte, etherType uint16) []byte {
+	b := append(p.frame[:0], destination[:]...)
+	b = append(b, p.mac[:]...)
+	return binary.BigEndian.AppendUint16(b, etherType)
+}
+
+func (p *Port) send(verb string, frame []byte, to *unix.SockaddrLinklayer) error {
+	if err := p.requireUp(); err != nil {
+		return explain(verb, p.outgoing, err)
+	}
+	if err := unix.Sendto(p.sender, frame, unix.MSG_DONTWAIT, to); err != nil {
+		return explain(verb, p.outgoing, err)
+	}
+	return nil
+}
+
+// requireUp looks at the physical interface, because a macvlan swallows frames
+// without an error while its parent is down: the fence would take such an advert
+// for one that left the node.
+func (p *Port) requireUp() error {
+	if err := unix.IoctlIfreq(p.member, unix.SIOCGIFFLAGS, p.physical); err != nil {
+		return err
+	}
+	if p.physical.Uint16()&unix.IFF_UP == 0 {
+		return unix.ENETDOWN
+	}
+	return nil
+}
