@@ -212,7 +212,7 @@ func TestSenderDumpYieldsToEvents(t *testing.T) {
 	for _, f := range frames {
 		for _, r := range f.Records {
 			got = append(got, r.Kind)
-			if r.Kind == RecordRefresh && r.Flow.SourcePort() == 4 && r.Flow.Mark != 44 {
+			if r.Kind == RecordRefresh && r.Flow.Original.SourcePort == 4 && r.Flow.Mark != 44 {
 				t.Errorf("old mark: %+v", r)
 			}
 		}
@@ -233,9 +233,6 @@ func TestSenderDumpYieldsToEvents(t *testing.T) {
 		t.Errorf("%+v, %+v", end, s.Stats())
 	}
 }
-
-// SourcePort spares the tests a line.
-func (f Flow) SourcePort() uint16 { return f.Original.SourcePort }
 
 func TestSenderOverflow(t *testing.T) {
 	s := newMaster(SenderConfig{QueueLimit: 10})

@@ -51,16 +51,26 @@ func (h *Health) Forget(keep []string) {
 	}
 }
 
-// Failed returns the names of the links that do not count as well, sorted.
-func (h *Health) Failed(now time.Time) []string {
-	var failed []string
+// Failed returns the names of the links that are down, sorted.
+func (h *Health) Failed() []string {
+	return h.names(func(l *linkHealth) bool { return !l.up })
+}
+
+// Recovering returns the names of the links that are up, but have not been for
+// long enough, sorted.
+func (h *Health) Recovering(now time.Time) []string {
+	return h.names(func(l *linkHealth) bool { return l.up && now.Before(l.wellAt) })
+}
+
+func (h *Health) names(match func(*linkHealth) bool) []string {
+	var names []string
 	for name, l := range h.links {
-		if !l.up || now.Before(l.wellAt) {
-			failed = append(failed, name)
+		if match(l) {
+			names = append(names, name)
 		}
 	}
-	slices.Sort(failed)
-	return failed
+	slices.Sort(names)
+	return names
 }
 
 // Isolated tells that links are known and none is up.
@@ -73,7 +83,7 @@ func (h *Health) Isolated() bool {
 	return len(h.links) > 0
 }
 
-// Deadline returns when Failed next changes by itself; zero if it does not.
+// Deadline returns when Recovering next changes by itself; zero if it does not.
 func (h *Health) Deadline(now time.Time) time.Time {
 	var at time.Time
 	for _, l := range h.links {

@@ -93,21 +93,33 @@ type Fitness struct {
 	// Failed counts what is broken: links that are down, uplinks that lead
 	// nowhere. Zero is a healthy node.
 	Failed int
+	// Recovering tells that nothing is broken, but that something was until a
+	// moment ago. Such a node is better than a broken one and worse than a healthy
+	// one. A MASTER does not set it: what works again is no reason to move.
+	Recovering bool
 	// Ready tells that a takeover would lose no session: the session table is
 	// complete, or there is nobody to have it from.
 	Ready bool
 }
 
 // priority maps a fitness to what is advertised. A healthy node has its
-// configured priority; every failure costs a whole band, so that the configured
-// priorities never outweigh a failure. The rank keeps members apart inside a
-// band, so that two members never tie and the tie-break by address, which may
-// differ from carrier to carrier, is left to foreign routers.
+// configured priority; a recovering one lies a band below, and every failure costs
+// a whole band more, so that the configured priorities never outweigh a failure.
+// The rank keeps members apart inside a band, so that two members never tie and the
+// tie-break by address, which may differ from carrier to carrier, is left to
+// foreign routers.
 func (f Fitness) priority(base, rank uint8) uint8 {
-	if f.Failed <= 0 || base == PriorityOwner {
+	lost := 0
+	switch {
+	case base == PriorityOwner:
+	case f.Failed > 0:
+		lost = min(f.Failed, HealthyPriority/bandWidth-2) + 1
+	case f.Recovering:
+		lost = 1
+	}
+	if lost == 0 {
 		return base
 	}
-	lost := min(f.Failed, HealthyPriority/bandWidth-1)
 	return uint8(HealthyPriority-lost*bandWidth) + min(rank, bandWidth-1)
 }
 

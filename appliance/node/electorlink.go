@@ -184,6 +184,7 @@ func (l *electorLink) listen(ctx context.Context) error {
 		l.mu.Unlock()
 		if before.State != r.State || before.Term != r.Term {
 			l.node.log.Info("role", "role", r.State, "reason", r.Reason, "term", r.Term)
+			l.node.rejudge() // a MASTER and a BACKUP are judged differently
 		}
 		if l.node.sync != nil {
 			l.node.sync.setRole(ctx, roleChange{master: r.State == vrrp.Master, term: r.Term})

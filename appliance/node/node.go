@@ -82,6 +82,7 @@ func Run(ctx context.Context, opts Options) error {
 	defer cancel()
 	g, loops := errgroup.WithContext(loops)
 	g.Go(func() error { return n.reconcileLoop(loops) })
+	g.Go(func() error { return n.linkLoop(loops) })
 	g.Go(func() error { return n.elector.run(loops) })
 	if n.sync != nil {
 		g.Go(func() error { return n.sync.run(loops) })

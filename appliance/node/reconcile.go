@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -18,6 +19,10 @@ const (
 	// checkInterval is how often the kernel is compared with the intent even if
 	// nobody reported a change: netfilter tables vanish without a link event.
 	checkInterval = time.Second
+	// linkInterval is how often the carrier of every port is looked at. The kernel
+	// reports the first loss at once, but the next ones up to a second late: it
+	// limits the rate of its link events.
+	linkInterval = 20 * time.Millisecond
 	// brokenNode is a count of failures that outweighs everything that single
 	// links can add: the node cannot do its job at all.
 	brokenNode = 9
@@ -48,6 +53,34 @@ func (n *node) reconcileLoop(ctx context.Context) error {
 		}
 		timer.Stop()
 	}
+}
+
+// linkLoop looks at the carriers of the ports, beside the kernel's events.
+func (n *node) linkLoop(ctx context.Context) error {
+	ticker := time.NewTicker(linkInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-ticker.C:
+			if n.linksChanged() {
+				n.judge(now)
+			}
+		}
+	}
+}
+
+func (n *node) linksChanged() bool {
+	n.mu.Lock()
+	known := maps.Clone(n.state.links)
+	n.mu.Unlock()
+	for _, link := range n.intent.VirtualLinks {
+		if was, judged := known[link.Carrier]; judged && was != n.linkUp(link.Parent) {
+			return true
+		}
+	}
+	return false
 }
 
 func (n *node) untilNextCheck() time.Duration {
@@ -94,7 +127,7 @@ func (n *node) judge(now time.Time) {
 	s.links = make(map[string]bool)
 	var carriers []string
 	for _, link := range n.intent.VirtualLinks {
-		up := n.linkUp(link.Parent) && !slices.Contains(s.missing, link.Parent)
+		up := n.linkUp(link.Parent)
 		s.links[link.Carrier] = up
 		carriers = append(carriers, link.Carrier)
 		s.health.Observe(now, link.Carrier, up)
@@ -103,14 +136,17 @@ func (n *node) judge(now time.Time) {
 	if n.doc.HALink != nil {
 		s.links[haCarrier] = n.linkUp(n.doc.HALink.Ports[n.opts.Name].Interface)
 	}
-	failed := len(s.health.Failed(now))
+	failed := len(s.health.Failed())
+	// A MASTER whose link works again has no reason to move.
+	role, _, _ := n.elector.latest()
+	recovering := len(s.health.Recovering(now)) > 0 && role.State != vrrp.Master
 	if s.kernelErr != "" || !s.reconciled {
 		failed = brokenNode
 	}
 	isolated := s.health.Isolated() && !s.links[haCarrier]
 	n.mu.Unlock()
 	ready := n.sync == nil || n.sync.complete()
-	n.elector.setFitness(elector.Fitness{Fitness: vrrp.Fitness{Failed: failed, Ready: ready}, Isolated: isolated})
+	n.elector.setFitness(elector.Fitness{Fitness: vrrp.Fitness{Failed: failed, Recovering: recovering, Ready: ready}, Isolated: isolated})
 }
 
 func (n *node) linkUp(name string) bool {

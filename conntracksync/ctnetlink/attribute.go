@@ -9,7 +9,7 @@ import (
 // Message types of the conntrack subsystem (IPCTNL_MSG_CT_*).
 const (
 	subsystem     = unix.NFNL_SUBSYS_CTNETLINK << 8
-	messageNew    = subsystem | 0
+	messageNew    = subsystem
 	messageGet    = subsystem | 1
 	messageDelete = subsystem | 2
 	messageStats  = subsystem | 5

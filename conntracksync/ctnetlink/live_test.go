@@ -176,21 +176,25 @@ func liveCases() []liveCase {
 		{"tcp snat", unix.IPPROTO_TCP, tcpSession, clientAddr4, server, server, snat, sn, nil, 4 << 20},
 		{
 			"tcp dnat", unix.IPPROTO_TCP, tcpSession, clientAddr4, natAddr4 + ":80", server,
-			natRules{dest: at(server)}, dn, nil, 4 << 20,
+			natRules{dest: at(server)},
+			dn, nil, 4 << 20,
 		},
 		{
 			"tcp snat and dnat", unix.IPPROTO_TCP, tcpSession, clientAddr4, natAddr4 + ":80", server,
-			natRules{source: snat.source, dest: at(server)}, sn | dn, nil, 4 << 20,
+			natRules{source: snat.source, dest: at(server)},
+			sn | dn, nil, 4 << 20,
 		},
 		{"tcp6 snat", unix.IPPROTO_TCP, tcpSession, clientAddr6, server6, server6, snat6, sn, nil, 4 << 20},
 		{
 			"tcp6 snat and dnat", unix.IPPROTO_TCP, tcpSession, clientAddr6, "[" + natAddr6 + "]:80", server6,
-			natRules{source: snat6.source, dest: at(server6)}, sn | dn, nil, 4 << 20,
+			natRules{source: snat6.source, dest: at(server6)},
+			sn | dn, nil, 4 << 20,
 		},
 		{"udp snat", unix.IPPROTO_UDP, udpSession, clientAddr4, server, server, snat, sn, nil, 512},
 		{
 			"icmp snat with identifier", unix.IPPROTO_ICMP, icmpSession, clientAddr4, serverAddr4, "",
-			natRules{source: at(natAddr4 + ":0")}, sn, func(f *conntracksync.Flow) { f.Reply.SourcePort = 4242 }, 64,
+			natRules{source: at(natAddr4 + ":0")},
+			sn, func(f *conntracksync.Flow) { f.Reply.SourcePort = 4242 }, 64,
 		},
 	}
 }

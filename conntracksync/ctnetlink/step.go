@@ -176,12 +176,13 @@ func afterGet(a *attempt, errno unix.Errno, res *Result) step {
 }
 
 func settleDelete(errno unix.Errno, res *Result) {
-	switch errno {
-	case 0:
+	if errno == 0 {
 		res.Deleted++
-	case unix.ENOENT:
-		res.Absent++
-	default:
-		res.refuse(unix.ErrnoName(errno))
+		return
 	}
+	if errno == unix.ENOENT {
+		res.Absent++
+		return
+	}
+	res.refuse(unix.ErrnoName(errno))
 }

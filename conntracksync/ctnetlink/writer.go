@@ -30,7 +30,7 @@ type Result struct {
 	Updated int
 	Deleted int
 	// Absent are deletions of flows that were not there.
-	Absent int
+	Absent  int
 	Refused int
 	// Evicted are foreign entries that were deleted because they held a tuple
 	// of a flow that was to be created.

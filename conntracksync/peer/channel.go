@@ -122,7 +122,8 @@ func (c *Channel) Send(frame []byte) error {
 
 // Receive returns the next frame. It uses the memory of buf if there is enough,
 // else new memory. A zero deadline waits for ever; after an error the channel is
-// of no more use. io.EOF, alone, means that the peer closed it between frames.
+// of no more use. An error that is io.EOF means that the peer closed it between
+// frames.
 func (c *Channel) Receive(buf []byte, deadline time.Time) ([]byte, error) {
 	if err := c.conn.SetReadDeadline(deadline); err != nil {
 		return nil, fmt.Errorf("receive frame: %w", err)

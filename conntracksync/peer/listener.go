@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
@@ -22,7 +23,7 @@ type Listener struct {
 	inner    net.Listener
 	cancel   context.CancelFunc
 	channels chan *Channel
-	failures chan error
+	failures chan failure
 	// now is nil but in tests.
 	now func() time.Time
 
@@ -32,6 +33,9 @@ type Listener struct {
 	closed  bool
 	workers sync.WaitGroup
 }
+
+// failure is why a call came to nothing.
+type failure struct{ err error }
 
 // Listen listens at cfg.Local until Close, or until ctx ends.
 func Listen(ctx context.Context, cfg Config) (*Listener, error) {
@@ -46,7 +50,7 @@ func Listen(ctx context.Context, cfg Config) (*Listener, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	l := &Listener{
 		cfg: cfg, inner: inner, cancel: cancel,
-		channels: make(chan *Channel, 1), failures: make(chan error, 1),
+		channels: make(chan *Channel, 1), failures: make(chan failure, 1),
 	}
 	l.workers.Go(func() { l.serve(ctx) })
 	return l, nil
@@ -73,8 +77,8 @@ func (l *Listener) Accept(ctx context.Context) (*Channel, error) {
 	select {
 	case c, ok := <-l.channels:
 		return l.accepted(c, ok)
-	case err := <-l.failures:
-		return nil, err
+	case f := <-l.failures:
+		return nil, f.err
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -102,6 +106,9 @@ func (l *Listener) Close() error {
 		return nil
 	}
 	err := l.inner.Close()
+	if errors.Is(err, net.ErrClosed) {
+		err = nil // the end of ctx was faster
+	}
 	l.workers.Wait()
 	select {
 	case c := <-l.channels:
@@ -156,21 +163,25 @@ func (l *Listener) begin(conn net.Conn) {
 	}
 }
 
-func (l *Listener) end(conn net.Conn) {
+// end is false if begin of a later call has ended the handshake.
+func (l *Listener) end(conn net.Conn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for i, c := range l.pending {
-		if c == conn {
-			l.pending = append(l.pending[:i:i], l.pending[i+1:]...)
-			return
-		}
+	i := slices.Index(l.pending, conn)
+	if i >= 0 {
+		l.pending = slices.Delete(l.pending, i, i+1)
 	}
+	return i >= 0
 }
 
 func (l *Listener) handshake(ctx context.Context, conn net.Conn) {
 	c, err := secure(ctx, conn, l.cfg, true, l.now)
-	l.end(conn)
-	if err != nil {
+	evicted := !l.end(conn)
+	switch {
+	case evicted && err != nil:
+		l.fail(fmt.Errorf("%s called and proved no key, and too many others called meanwhile: look for what does so on the HA link", conn.RemoteAddr()))
+		return
+	case err != nil:
 		l.fail(err)
 		return
 	}
@@ -191,5 +202,5 @@ func (l *Listener) fail(err error) {
 	case <-l.failures:
 	default:
 	}
-	l.failures <- err
+	l.failures <- failure{err: err}
 }

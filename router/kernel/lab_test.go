@@ -143,6 +143,7 @@ func foreignSysctls() []setting {
 	return []setting{
 		{"net/ipv4/ip_forward", "0"},
 		{"net/ipv4/conf/all/send_redirects", "1"},
+		{"net/ipv4/conf/all/arp_ignore", "0"},
 		{"net/netfilter/nf_conntrack_events", "2"},
 		{"net/netfilter/nf_conntrack_tcp_be_liberal", "0"},
 		{"net/netfilter/nf_conntrack_tcp_loose", "0"},

@@ -3,16 +3,20 @@ package kernel
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/mdlayher/packet"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 // The whole path: client, fence, translation, server.
@@ -31,11 +35,22 @@ func TestForwardingThroughTheFence(t *testing.T) {
 		t.Errorf("the server sees %s, want the virtual address", remote)
 	}
 	// What arrives at both ends comes from the virtual MAC addresses alone.
-	if diff := cmp.Diff([]string{formatMAC(lanMAC)}, withoutIPv6(atClient(), [6]byte{2, 0, 0, 0, 0, 2})); diff != "" {
+	toClient, toServer := atClient(), atServer()
+	if diff := cmp.Diff([]string{formatMAC(lanMAC)}, withoutIPv6(toClient, [6]byte{2, 0, 0, 0, 0, 2})); diff != "" {
 		t.Errorf("sources of frames at the client: %s", diff)
 	}
-	if diff := cmp.Diff([]string{formatMAC(wanMAC)}, withoutIPv6(atServer(), [6]byte{2, 0, 0, 0, 0, 4})); diff != "" {
+	if diff := cmp.Diff([]string{formatMAC(wanMAC)}, withoutIPv6(toServer, [6]byte{2, 0, 0, 0, 0, 4})); diff != "" {
 		t.Errorf("sources of frames at the server: %s", diff)
+	}
+	// The router asks for neighbours in the name of the virtual addresses, also
+	// for packets whose source is none of its own.
+	if got := askers(toServer, wanMAC); !slices.Equal(got, []netip.Addr{addr("203.0.113.10")}) {
+		t.Errorf("ARP at the server in the name of %s", got)
+	}
+	for _, a := range askers(toClient, lanMAC) {
+		if a != addr("10.1.0.1") {
+			t.Errorf("ARP at the client in the name of %s", a)
+		}
 	}
 
 	// Nobody renews the lease: forwarding stops.
@@ -56,6 +71,50 @@ func TestForwardingThroughTheFence(t *testing.T) {
 	l.advertise(t, 0)
 	if err := exchange(c, "four", 500*time.Millisecond); err == nil {
 		t.Error("forwarded after priority 0")
+	}
+}
+
+// askers returns in whose name a MAC address asked for neighbours.
+func askers(frames [][]byte, mac [6]byte) []netip.Addr {
+	var list []netip.Addr
+	for _, f := range frames {
+		if len(f) >= 42 && f[12] == 8 && f[13] == 6 && f[21] == 1 && [6]byte(f[6:12]) == mac {
+			list = append(list, netip.AddrFrom4([4]byte(f[28:32])))
+		}
+	}
+	slices.SortFunc(list, netip.Addr.Compare)
+	return slices.Compact(list)
+}
+
+// Another interface on the segment of a network must not speak for the gateway.
+func TestOtherInterfacesAreMute(t *testing.T) {
+	l := newLab(t, time.Minute)
+	if err := cable(l.links, "mgmt0", [6]byte{2, 0, 0, 0, 0, 9}, "c1", [6]byte{2, 0, 0, 0, 0, 10}, l.client); err != nil {
+		t.Fatal(err)
+	}
+	l.run(t, "ip link set mgmt0 up")
+	runIn(t, l.client, "ip link set c1 up")
+	l.apply(t, office())
+	l.advertise(t, 100)
+	stop := capture(t, l.client, "c1")
+	in(t, l.client, func() error {
+		ifi, err := net.InterfaceByName("c1")
+		if err != nil {
+			return err
+		}
+		c, err := packet.Listen(ifi, packet.Raw, unix.ETH_P_ARP, nil)
+		if err != nil {
+			return err
+		}
+		request := []byte{
+			255, 255, 255, 255, 255, 255, 2, 0, 0, 0, 0, 10, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1,
+			2, 0, 0, 0, 0, 10, 10, 1, 0, 50, 0, 0, 0, 0, 0, 0, 10, 1, 0, 1,
+		}
+		_, err = c.WriteTo(request, &packet.Addr{HardwareAddr: request[:6]})
+		return errors.Join(err, c.Close())
+	})
+	if got := withoutIPv6(stop(), [6]byte{2, 0, 0, 0, 0, 10}); len(got) > 0 {
+		t.Errorf("%s answers for the virtual address", got)
 	}
 }
 

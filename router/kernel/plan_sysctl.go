@@ -17,6 +17,9 @@ func baseSysctls() []setting {
 		// The kernel sends redirects if either "all" or the interface says so, and
 		// they would name an address that hosts must not use (RFC 9568 §8.1.1).
 		{"net/ipv4/conf/all/send_redirects", "0"},
+		// Any other interface that happens to stand on the same segment would answer
+		// for a virtual address, too, on the BACKUP as well.
+		{"net/ipv4/conf/all/arp_ignore", "1"},
 		// The default, 2, makes no events while nobody listens: a flow that begins
 		// while the daemon restarts would never be replicated.
 		{"net/netfilter/nf_conntrack_events", "1"},

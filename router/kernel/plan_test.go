@@ -118,6 +118,7 @@ func TestPlanFromNothing(t *testing.T) {
 	want := strings.Split(strings.TrimSpace(`
 set net/ipv4/ip_forward to 1
 set net/ipv4/conf/all/send_redirects to 0
+set net/ipv4/conf/all/arp_ignore to 1
 set net/netfilter/nf_conntrack_events to 1
 set net/netfilter/nf_conntrack_tcp_be_liberal to 1
 set net/netfilter/nf_conntrack_tcp_loose to 1

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"slices"
+	"time"
 
 	"tandem/vrrp"
 )
@@ -74,8 +75,10 @@ func (w *world) send(from int, c carrier, arrive func()) {
 type advert struct {
 	header  vrrp.Header
 	message []byte
-	// number is the sender's count of adverts.
-	number uint64
+	// number is the sender's count of adverts; the rest is what message says.
+	number   uint64
+	priority uint8
+	interval time.Duration
 }
 
 // sendAdvert encodes and sends one advert.
@@ -88,7 +91,7 @@ func (w *world) sendAdvert(n *node, c carrier, priority uint8) {
 		w.fail("node %d sends what cannot be sent: %v", n.id, err)
 		return
 	}
-	p := advert{header: header, message: message, number: n.adverts}
+	p := advert{header: header, message: message, number: n.adverts, priority: priority, interval: n.cfg.Interval}
 	peer := w.nodes[1-n.id]
 	w.send(n.id, c, func() { peer.arrive(c, p) })
 }

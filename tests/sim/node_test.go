@@ -27,17 +27,28 @@ type node struct {
 	beats    [][]byte
 	commands []func()
 
-	// seesUp is what the process knows of its links, ready whether its session
-	// table is complete.
-	seesUp [carriers]bool
-	ready  bool
+	// seesUp is what the process knows of its links; notReady counts what keeps its
+	// session table from being complete.
+	seesUp   [carriers]bool
+	notReady int
 
 	fenceUntil time.Duration
-	past       past
+	// leftAt is when the advert that opened the fence left, kept its number and
+	// leftInterval what it announced; keptKnown tells that it has reached the
+	// peer's present process.
+	leftAt       time.Duration
+	leftInterval time.Duration
+	kept         uint64
+	keptKnown    bool
+
+	past        past
+	transitions int
+	// slept is for how long the process has been paused; see [sleepless].
+	slept time.Duration
 }
 
 func newNode(w *world, id int, cfg vrrp.GroupConfig) *node {
-	return &node{w: w, id: id, cfg: cfg, past: past{offeredAt: never, acceptedAt: never}}
+	return &node{w: w, id: id, cfg: cfg}
 }
 
 // running tells that the process handles what comes.
@@ -53,18 +64,13 @@ func (n *node) start() {
 	n.incarnation++
 	n.process = n.w.mutation.wrap(n, group)
 	n.channel = vrrp.NewHeartbeatChannel(sharedKey(), n.w.rng.Uint64()|1)
-	n.past = past{
-		learned: n.cfg.Interval, startedAt: n.w.now, backupAt: n.w.now, sentAt: never, sentInterval: n.cfg.Interval,
-		heardAt: never, leftAt: n.past.leftAt, leftInterval: n.past.leftInterval, goodbyeAt: never,
-		offeredAt: never, acceptedAt: never,
-	}
+	n.past = newPast(n.w.now, n.cfg.Interval)
+	n.w.nodes[1-n.id].keptKnown = false
 	n.w.note("start", n.id)
 	for c := range carriers {
 		n.seesUp[c] = n.w.up(n.id, c)
 	}
-	n.commands = append(n.commands, n.tellFitness, func() {
-		n.apply(n.process.Start(n.w.time()), cause{})
-	})
+	n.commands = append(n.commands, func() { n.apply(n.process.Start(n.w.time()), cause{}) }, n.tellFitness)
 	n.round()
 }
 
@@ -86,7 +92,12 @@ func (n *node) arrive(c carrier, p advert) {
 		return
 	}
 	n.inbox[c] = append(n.inbox[c], p)
-	n.arrived(p)
+	if peer := n.w.nodes[1-n.id]; p.number == peer.kept {
+		peer.keptKnown = true
+	}
+	if p.priority > 0 {
+		n.past.heardAt, n.past.heardInterval = n.w.now, p.interval
+	}
 	n.round()
 }
 
@@ -191,7 +202,7 @@ func (n *node) tellFitness() {
 			failed++
 		}
 	}
-	n.apply(n.process.SetFitness(n.w.time(), vrrp.Fitness{Failed: failed, Ready: n.ready}), cause{})
+	n.apply(n.process.SetFitness(n.w.time(), vrrp.Fitness{Failed: failed, Ready: n.notReady == 0}), cause{})
 	n.apply(n.process.SetUsable(n.w.time(), usable), cause{})
 }
 
@@ -249,8 +260,8 @@ func (n *node) openFence(priority uint8, t *vrrp.Transition) {
 	}
 	wasOpen := n.fenceUntil > n.w.now
 	n.fenceUntil = n.w.now + lease
-	n.past.leftAt, n.past.leftInterval = n.w.now, n.cfg.Interval
-	n.past.keptBy, n.past.keptKnown = n.adverts, false
+	n.leftAt, n.leftInterval = n.w.now, n.cfg.Interval
+	n.kept, n.keptKnown = n.adverts, false
 	if !wasOpen {
 		n.checkOpening(t)
 	}

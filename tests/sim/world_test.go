@@ -26,11 +26,13 @@ type world struct {
 	// intervalMax is the longest interval that either node ever has.
 	intervalMax time.Duration
 	watch       watch
-	recorded    [][]byte
-	hash        uint64
-	verbose     bool
-	trace       []string
-	violation   string
+	// planned tells that a handover was asked for, after which Preempt rests.
+	planned   bool
+	recorded  [][]byte
+	hash      uint64
+	verbose   bool
+	trace     []string
+	violation string
 }
 
 // event is something that happens at a time; seq orders what coincides.
@@ -47,7 +49,7 @@ func epoch() time.Time { return time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC) }
 
 func newWorld(seed uint64, m mutation) *world {
 	w := &world{
-		seed: seed, mutation: m, hash: 14695981039346656037,
+		seed: seed, mutation: m, hash: 14695981039346656037, watch: newWatch(),
 		rng: rand.New(rand.NewPCG(seed, 0x7461_6e64_656d)),
 	}
 	interval := []time.Duration{50, 100, 100, 200, 1000}[w.rng.IntN(5)] * time.Millisecond
