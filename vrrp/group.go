@@ -241,6 +241,9 @@ type Group struct {
 	// hurry is the time between the next hurried adverts.
 	hurry   time.Duration
 	hurried int
+	// heardAt and heardPriority are of the last advert that came as BACKUP.
+	heardAt       time.Time
+	heardPriority uint8
 	// graced tells that the grace after an own stall was used up.
 	graced bool
 	// planned tells that the handover under way was asked for; yielded that one was

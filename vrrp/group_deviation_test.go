@@ -60,9 +60,10 @@ func TestBackupTakesOverFromLowerBand(t *testing.T) {
 		{"an impaired BACKUP leaves its equal alone", noPreempt, []step{
 			{do: fit(1, true), state: Initialize},
 			{do: start, state: Backup, want: began(false)},
-			// Rank 0 of the same band: 90 against 91 is not worth a change.
-			{at: second, do: adverts(91), state: Backup, deadline: second + 3*second + 166*second/256},
-			{at: 2 * second, do: adverts(89), state: Backup, deadline: second + 3*second + 166*second/256},
+			// Ranks inside a band are not worth a change, another failure is.
+			{at: second, do: adverts(81), state: Backup, deadline: second + 3*second + 176*second/256},
+			{at: second, do: adverts(80), state: Backup, deadline: second + 3*second + 176*second/256},
+			{at: 2 * second, do: adverts(79), state: Backup, deadline: second + 3*second + 176*second/256},
 		}},
 		{"patience: not ready, not before two seconds", noPreempt, []step{
 			{do: start, state: Backup, want: began(false)},
@@ -88,6 +89,32 @@ func TestBackupTakesOverFromLowerBand(t *testing.T) {
 			{at: time.Hour, do: fit(0, true), state: Backup, deadline: time.Hour + down200},
 			{at: time.Hour + second, do: adverts(150), state: Backup, deadline: time.Hour + down200},
 		}},
+		{"an impairment on the way ends the wish", noPreempt, backup(
+			false,
+			step{at: 3 * second, do: adverts(99), state: Backup, deadline: down200},
+			step{at: 3*second + 1, do: fit(5, true), state: Backup, deadline: down200},
+			step{at: down200, do: tick, state: Backup, deadline: 6*second + 216*second/256},
+			step{at: 6*second + 216*second/256, do: tick, state: Master, want: promoted(false, 40, ReasonPeerSilent, 1)},
+		)},
+		{"so does a loss of the session table", with(noPreempt, func(c *GroupConfig) { c.Preempt = true }), backup(
+			false,
+			step{at: 3 * second, do: adverts(150), state: Backup, deadline: down200},
+			step{at: 3*second + 1, do: fit(0, false), state: Backup, deadline: down200},
+			step{at: down200, do: tick, state: Backup, deadline: 3*second + down200},
+			step{at: 3*second + down200, do: tick, state: Master, want: promoted(false, 200, ReasonPeerSilent, 1)},
+		)},
+		{"and the end of Preempt", with(noPreempt, func(c *GroupConfig) { c.Preempt = true }), backup(
+			false,
+			step{at: 3 * second, do: adverts(150), state: Backup, deadline: down200},
+			step{at: 3*second + 1, do: reconfigured(noPreempt), state: Backup, deadline: down200},
+			step{at: down200, do: tick, state: Backup, deadline: 3*second + down200},
+		)},
+		{"unless the MASTER has gone silent meanwhile", noPreempt, backup(
+			false,
+			step{do: adverts(99), state: Backup, deadline: down200},
+			step{at: 1, do: fit(0, false), state: Backup, deadline: down200},
+			step{at: down200, do: tick, state: Master, want: promoted(false, 200, ReasonPeerImpaired, 1)},
+		)},
 		{"who cannot be heard takes nothing over", noPreempt, backup(
 			false,
 			step{do: usable(false), state: Backup},
@@ -239,7 +266,7 @@ func TestFitnessOfMasterIsAdvertisedAtOnce(t *testing.T) {
 	tell(t, []story{
 		{"a lower band", member(), master(
 			true,
-			step{at: at, do: fit(1, true), state: Master, deadline: at + second, want: beaten(advertised(90))},
+			step{at: at, do: fit(1, true), state: Master, deadline: at + second, want: beaten(advertised(80))},
 			step{at: at + 1, do: fit(1, true), state: Master},
 			step{at: at + 2, do: fit(0, true), state: Master, want: beaten(advertised(100))},
 		)},

@@ -94,7 +94,21 @@ func (g *Group) tickBackup(now time.Time, out *Output) {
 		g.armDown(now)
 		return
 	}
+	if g.changedItsMind(now) {
+		return
+	}
 	g.becomeMaster(now, g.downReason, out)
+}
+
+// changedItsMind tells that this node meant to take over from a living MASTER
+// and is no longer able or allowed to, and lets it wait for silence instead.
+func (g *Group) changedItsMind(now time.Time) bool {
+	if g.downReason != ReasonPreempted && g.downReason != ReasonPeerImpaired || g.preempts(now, g.heardPriority) {
+		return false
+	}
+	g.downReason = ReasonPeerSilent
+	g.downAt = g.heardAt.Add(g.DownInterval())
+	return !due(g.downAt, now)
 }
 
 // stepDownIfStalled makes a MASTER that slept through its own lease a BACKUP: the
@@ -131,6 +145,7 @@ func (g *Group) Receive(now time.Time, carrier int, source netip.Addr, a Adverti
 // receiveBackup is RFC 9568 §6.4.2, "If an ADVERTISEMENT is received".
 func (g *Group) receiveBackup(now time.Time, a Advertisement) {
 	g.graced = false
+	g.heardAt, g.heardPriority = now, a.Priority
 	if a.Priority == 0 {
 		g.downReason = ReasonPeerStopped
 		g.downAt = now.Add(g.SkewTime())

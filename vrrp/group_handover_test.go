@@ -131,6 +131,13 @@ func TestPlannedHandoverOfNewMaster(t *testing.T) {
 			step{at: at + 100*millis, do: beats(withdrawn), state: Master},
 			step{at: at + 200*millis, do: adverts(200), state: Backup, want: demoted(true, ReasonBetterPeer, 6)},
 		)},
+		{"until an interval after the old MASTER has yielded", cfg, listening(
+			tookOver,
+			step{at: at + 100*millis, do: beats(Heartbeat{State: Backup, Priority: 200, Ready: true, Term: 6}), state: Master},
+			step{at: at + second, do: tick, state: Master, want: beaten(advertised(100))},
+			step{at: at + 1100*millis, do: adverts(200), state: Master, want: answered(100)},
+			step{at: at + 1100*millis + 1, do: adverts(200), state: Backup, want: demoted(true, ReasonBetterPeer, 6)},
+		)},
 		{"an old term's offer is not taken", cfg, listening(
 			step{at: at, do: beats(Heartbeat{State: Backup, Priority: 200, Term: 7}), state: Backup},
 			step{at: at, do: beats(takeOver), state: Backup},
@@ -177,7 +184,7 @@ func TestPlannedHandoverSuspendsPreempt(t *testing.T) {
 	impaired := append(
 		up[:len(up):len(up)],
 		step{at: at, do: beats(fresh(180, true)), state: Master},
-		step{at: at, do: fit(1, true), state: Master, want: beaten(advertised(90))},
+		step{at: at, do: fit(1, true), state: Master, want: beaten(advertised(80))},
 		step{at: at + 1, do: adverts(180), state: Backup, want: yielded},
 		step{at: at + 2, do: fit(0, true), state: Backup, want: Output{Heartbeat: true}},
 	)
@@ -202,7 +209,7 @@ func TestPlannedHandoverSuspendsPreempt(t *testing.T) {
 		{"impaired", cfg, append(
 			impaired[:len(impaired):len(impaired)],
 			step{at: at + second, do: adverts(180), state: Backup},
-			step{at: at + 1 + 3*second + 166*second/256, do: tick, state: Master, want: promoted(true, 200, ReasonPreempted, 2)},
+			step{at: at + 1 + 3*second + 176*second/256, do: tick, state: Master, want: promoted(true, 200, ReasonPreempted, 2)},
 		)},
 	})
 }
@@ -214,36 +221,36 @@ func TestImpairedMasterOffers(t *testing.T) {
 		{"to a fitter peer, at once", member(), master(
 			true,
 			step{at: at, do: beats(fresh(100, true)), state: Master},
-			step{at: at, do: fit(1, true), state: Master, deadline: at + 250*millis, want: beaten(advertised(90))},
+			step{at: at, do: fit(1, true), state: Master, deadline: at + 250*millis, want: beaten(advertised(80))},
 			step{at: at + 250*millis, do: tick, state: Master, deadline: at + 500*millis, want: offered()},
 		)},
 		{"not to an equal one", member(), master(
 			true,
 			step{at: at, do: beats(fresh(99, true)), state: Master},
-			step{at: at, do: fit(1, true), state: Master, deadline: at + second, want: beaten(advertised(90))},
+			step{at: at, do: fit(1, true), state: Master, deadline: at + second, want: beaten(advertised(80))},
 		)},
 		{"when the peer recovers", member(), master(
 			true,
-			step{at: at, do: fit(1, true), state: Master, want: beaten(advertised(90))},
-			step{at: at, do: beats(fresh(80, true)), state: Master, deadline: at + second},
+			step{at: at, do: fit(1, true), state: Master, want: beaten(advertised(80))},
+			step{at: at, do: beats(fresh(70, true)), state: Master, deadline: at + second},
 			step{at: at + 1, do: beats(fresh(100, true)), state: Master, deadline: at + 1 + 250*millis, want: offered()},
 		)},
 		{"to a peer that is not ready, after two seconds", member(), master(
 			true,
-			step{at: at, do: fit(1, true), state: Master, want: beaten(advertised(90))},
+			step{at: at, do: fit(1, true), state: Master, want: beaten(advertised(80))},
 			step{at: at, do: beats(fresh(100, false)), state: Master, deadline: at + second},
-			step{at: at + second, do: tick, state: Master, want: beaten(advertised(90))},
+			step{at: at + second, do: tick, state: Master, want: beaten(advertised(80))},
 			step{at: at + second, do: beats(fresh(100, false)), state: Master},
 			step{at: at + patience - 1, do: beats(fresh(100, false)), state: Master},
 			step{
 				at: at + patience, do: tick, state: Master, deadline: at + patience + 250*millis,
-				want: beaten(advertised(90)),
+				want: beaten(advertised(80)),
 			},
 		)},
 		{"never to a silent one", member(), master(
 			true,
-			step{at: at, do: fit(1, true), state: Master, deadline: at + second, want: beaten(advertised(90))},
-			step{at: at + second, do: tick, state: Master, deadline: at + 2*second, want: beaten(advertised(90))},
+			step{at: at, do: fit(1, true), state: Master, deadline: at + second, want: beaten(advertised(80))},
+			step{at: at + second, do: tick, state: Master, deadline: at + 2*second, want: beaten(advertised(80))},
 		)},
 	})
 }

@@ -18,7 +18,7 @@ const (
 	skew100    = 156 * second / 256
 	down100    = 3*second + skew100
 	millis     = time.Millisecond
-	peerLow    = 90 // in the band below the healthy ones
+	peerLow    = 90 // in the band below the healthy ones, see Fitness
 	forever    = time.Duration(-1)
 	unchecked  = time.Duration(0)
 	testSource = "192.0.2.100"
@@ -285,14 +285,14 @@ func TestFitnessPriority(t *testing.T) {
 		{0, 200, 1, 200},
 		{0, 100, 0, 100},
 		{-1, 200, 1, 200},
-		{1, 200, 1, 91},
-		{1, 254, 0, 90},
-		{2, 200, 0, 80},
-		{8, 200, 9, 29},
+		{1, 200, 1, 81},
+		{1, 254, 0, 80},
+		{2, 200, 0, 70},
+		{7, 200, 9, 29},
+		{8, 200, 1, 11},
 		{9, 200, 1, 11},
-		{10, 200, 1, 11},
 		{1 << 40, 200, 0, 10},
-		{1, 200, 200, 99}, // the rank never leaves the band
+		{1, 200, 200, 89}, // the rank never leaves the band
 		{9, 255, 0, 255},  // the owner has no other priority, RFC 9568 §5.2.4
 	}
 	for _, tt := range tests {
@@ -303,12 +303,31 @@ func TestFitnessPriority(t *testing.T) {
 	}
 }
 
+// TestFitnessRecovering: better than broken, worse than healthy.
+func TestFitnessRecovering(t *testing.T) {
+	t.Parallel()
+	recovering := Fitness{Recovering: true}
+	if got := recovering.priority(200, 1); got != 91 {
+		t.Errorf("a recovering node has priority %d, want 91", got)
+	}
+	if got := recovering.priority(PriorityOwner, 1); got != PriorityOwner {
+		t.Errorf("a recovering owner has priority %d, want 255", got)
+	}
+	broken, healthy := Fitness{Failed: 1}.priority(254, 9), Fitness{}.priority(100, 0)
+	if r := band(recovering.priority(100, 0)); r <= band(broken) || r >= band(healthy) {
+		t.Errorf("band %d of a recovering node is not between %d and %d", r, band(broken), band(healthy))
+	}
+	if got := (Fitness{Failed: 1, Recovering: true}).priority(200, 0); got != 80 {
+		t.Errorf("a broken node that also recovers has priority %d, want 80", got)
+	}
+}
+
 // TestFitnessOutweighsPriority: whoever has fewer failures has the higher
 // priority, whatever is configured.
 func TestFitnessOutweighsPriority(t *testing.T) {
 	t.Parallel()
 	bases := []uint8{100, 101, 200, 254}
-	for failed := range 9 {
+	for failed := range 8 {
 		for _, fitter := range bases {
 			for _, worse := range bases {
 				a := Fitness{Failed: failed}.priority(fitter, 0)

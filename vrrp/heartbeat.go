@@ -53,14 +53,24 @@ func (g *Group) ReceiveHeartbeat(now time.Time, h Heartbeat) Output {
 			g.yield(now, &out)
 			return out
 		}
-		if h.State == Master && !h.TakeOver {
-			// The offer has lapsed over there, so the old MASTER's adverts count again.
-			g.assumeUntil = time.Time{}
-		}
+		g.endAssumption(now, h)
 		g.considerHandover(now, &out)
 	case Initialize:
 	}
 	return out
+}
+
+// endAssumption lets the old MASTER's adverts count again: at once when its offer
+// has lapsed, and when it has yielded as soon as none of before can be on its way.
+func (g *Group) endAssumption(now time.Time, h Heartbeat) {
+	switch {
+	case h.State != Master:
+		if latest := now.Add(g.activeInterval); latest.Before(g.assumeUntil) {
+			g.assumeUntil = latest
+		}
+	case !h.TakeOver:
+		g.assumeUntil = time.Time{}
+	}
 }
 
 // overslept tells that this process missed its own heartbeat by so much that

@@ -61,6 +61,8 @@ type replication struct {
 	linkErr  string
 	applied  ctnetlink.Result
 	dumping  bool
+	// overrun tells that events were lost and the queue is not yet empty.
+	overrun bool
 }
 
 // eventSet is what the kernel reported.
@@ -198,7 +200,7 @@ func (r *replication) loop(ctx context.Context) error {
 		case <-ping.C:
 			work = func(time.Time) { r.enqueue(&conntracksync.Frame{Type: conntracksync.FramePing}) }
 		case <-timer.C:
-			work = func(time.Time) {}
+			work = r.repair
 		}
 		timer.Stop()
 		r.mu.Lock()
@@ -224,21 +226,48 @@ func (r *replication) publish() {
 }
 
 func (r *replication) takeEvents(now time.Time, set eventSet) {
-	if set.overrun {
-		r.node.log.Warn("the kernel dropped conntrack events; repairing by a full transfer")
-		r.sender.Overrun(now)
-	}
 	for _, e := range set.events {
 		r.sender.Event(now, e)
+	}
+	r.overrun = r.overrun || set.overrun
+	if len(set.events) < eventBatch {
+		r.repair(now)
 	}
 	r.free <- set.events // has room for all there are
 }
 
+// repair asks for a full transfer after the kernel has dropped events. The kernel
+// tells of the loss before it hands out what it had queued until then, and these
+// older events must not count as newer than the transfer, so it waits for the end
+// of the queue.
+func (r *replication) repair(now time.Time) {
+	if !r.overrun {
+		return
+	}
+	r.overrun = false
+	r.node.log.Warn("the kernel dropped conntrack events; repairing by a full transfer")
+	r.sender.Overrun(now)
+}
+
 func (r *replication) takeRole(now time.Time, change roleChange) {
+	r.feedWaiting(now)
 	r.role = change
 	r.sender.SetRole(now, change.master, change.term)
 	r.obey(r.receiver.SetRole(now, change.master, change.term))
 	r.sendStatus()
+}
+
+// feedWaiting takes in what the kernel has reported already: it belongs to the role
+// that ends.
+func (r *replication) feedWaiting(now time.Time) {
+	for {
+		select {
+		case set := <-r.events:
+			r.takeEvents(now, set)
+		default:
+			return
+		}
+	}
 }
 
 func (r *replication) takeFrame(now time.Time, f *conntracksync.Frame) {
@@ -300,7 +329,7 @@ func (r *replication) answerBarriers() {
 	switch {
 	case r.conn == nil || !r.role.master:
 		err = errNotReplicating
-	case !r.sender.BarrierPassed():
+	case !r.sender.BarrierPassed(), !r.sender.Complete():
 		return
 	}
 	for _, done := range r.waiting {

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -27,13 +28,21 @@ const (
 // with TTL 255. The frame passes the fence's egress hook, which opens or renews
 // the lease (or, at priority 0, deletes it).
 func (p *Port) Advertise(payload []byte) error {
-	return p.sendMessage("send advertisement through", payload, vrrp.TTL)
+	const verb = "send advertisement through"
+	if err := p.requireUp(); err != nil {
+		return explain(verb, p.outgoing, err)
+	}
+	return p.sendMessage(verb, payload, vrrp.TTL)
 }
 
 // Revoke hands the fence a message that closes the lease and that nobody hears:
 // like [Port.Advertise], but with TTL 1, with which the fence drops it.
 func (p *Port) Revoke(payload []byte) error {
-	return p.sendMessage("revoke lease through", payload, revokingTTL)
+	err := p.sendMessage("revoke lease through", payload, revokingTTL)
+	if errors.Is(err, unix.ENOBUFS) {
+		return nil // so the kernel tells that the fence has dropped the frame
+	}
+	return err
 }
 
 func (p *Port) sendMessage(verb string, payload []byte, ttl uint8) error {
@@ -74,6 +83,9 @@ func (p *Port) Announce(addr netip.Addr) error {
 	if err != nil {
 		return fmt.Errorf("%s %s: encode %v: %w", verb, p.outgoing, addr, err)
 	}
+	if err := p.requireUp(); err != nil {
+		return explain(verb, p.outgoing, err)
+	}
 	return p.send(verb, append(p.ethernet(broadcastMAC(), unix.ETH_P_ARP), body...), &p.toAll)
 }
 
@@ -84,9 +96,6 @@ func (p *Port) ethernet(destination [6]byte, etherType uint16) []byte {
 }
 
 func (p *Port) send(verb string, frame []byte, to *unix.SockaddrLinklayer) error {
-	if err := p.requireUp(); err != nil {
-		return explain(verb, p.outgoing, err)
-	}
 	if err := unix.Sendto(p.sender, frame, unix.MSG_DONTWAIT, to); err != nil {
 		return explain(verb, p.outgoing, err)
 	}
