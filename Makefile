@@ -3,8 +3,9 @@ VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev
 LINT     := 2.15.0
 FUZZTIME ?= 10s
 export CGO_ENABLED := 0
+SEEDS    ?= 10000
 
-.PHONY: build demo test lint bench fuzz clean
+.PHONY: build demo test tools sim netns lint bench fuzz clean
 
 build:
 	go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/tandem ./cmd/tandem
@@ -12,11 +13,20 @@ build:
 demo: build
 	bin/tandem demo
 
-test:
+test: tools
 	@if [ "$$(id -u)" != 0 ]; then echo 'Not root, so the tests with network namespaces are skipped in:'; \
 		grep -rlF 'netns.New(' --include='*_test.go' . | xargs -r -n1 dirname | sort -u; fi
 	go vet ./...
-	go test -timeout 5m ./...
+	go test -p 1 -timeout 10m ./...
+
+tools:
+	@tests/tools.sh
+
+sim:
+	go test ./tests/sim -timeout 60m -seeds $(SEEDS)
+
+netns: tools
+	go test -count=1 -timeout 20m ./tests/netns ./tests/hostile
 
 lint:
 	@if golangci-lint version 2>/dev/null | grep -qF 'version $(LINT)'; then golangci-lint run; \

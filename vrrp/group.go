@@ -138,14 +138,21 @@ type Carrier struct {
 	Source netip.Addr
 	// Addresses are advertised; at least one.
 	Addresses []netip.Addr
+	// Peer is the other member's primary address there; zero if there is none.
+	Peer netip.Addr
+	// Private tells that only the members stand on the link: the HA link.
+	Private bool
 }
 
 // GroupConfig describes the group to its state machine.
 type GroupConfig struct {
 	// Interval is Advertisement_Interval, RFC 9568 §6.1.
 	Interval time.Duration
-	// Lease is how long an advert opens the fence. It must be shorter than the
-	// down interval of any peer; see [LeaseFor].
+	// Beat is the time between a MASTER's heartbeats; see [BeatFor]. Zero sends them
+	// with the adverts and leaves it to these to tell of a MASTER's death.
+	Beat time.Duration
+	// Lease is how long an advert opens the fence. It must be shorter than the time
+	// after which a peer takes over; see [LeaseFor] and [BeatLease].
 	Lease time.Duration
 	// Priority is the configured priority and Rank the member's place among
 	// equals (higher wins).
@@ -158,13 +165,6 @@ type GroupConfig struct {
 	Carriers []Carrier
 }
 
-// LeaseFor returns the lease time for an interval: two and a half adverts, which
-// is half an advert less than the shortest down interval that a peer can have
-// (RFC 9568 §6.1: three intervals and a skew that may be zero). So the kernel has
-// fenced a silent MASTER before anybody takes over, one lost wake-up is forgiven,
-// and the kernel's habit of rounding timeouts down to its tick costs nothing.
-func LeaseFor(interval time.Duration) time.Duration { return interval * 5 / 2 }
-
 // Validate reports everything that is wrong with the configuration.
 func (c GroupConfig) Validate() error {
 	var errs []error
@@ -173,6 +173,12 @@ func (c GroupConfig) Validate() error {
 	}
 	if c.Lease <= 0 || c.Lease >= 3*c.Interval {
 		errs = append(errs, fmt.Errorf("lease %v must be shorter than three intervals of %v", c.Lease, c.Interval))
+	}
+	if c.Beat > 0 && !c.HasPeer {
+		errs = append(errs, errors.New("a single router has nobody to send heartbeats to"))
+	}
+	if c.Beat < 0 || c.Beat > 0 && (c.Beat < minBeat || c.Beat > maxBeat || c.Lease > silentBeats(c.Beat)) {
+		errs = append(errs, fmt.Errorf("beat %v must be %v to %v, and the lease %v no longer than %v", c.Beat, minBeat, maxBeat, c.Lease, silentBeats(c.Beat)))
 	}
 	if c.Priority < HealthyPriority {
 		errs = append(errs, fmt.Errorf("priority %d must be %d to 255: what lies below tells of impairment", c.Priority, HealthyPriority))
@@ -206,6 +212,11 @@ type Output struct {
 	// Announce sends a gratuitous ARP for every virtual address. It comes after
 	// the advert, because only the advert opens the fence.
 	Announce bool
+	// Renew renews the lease without an advert.
+	Renew bool
+	// Ask sends an advert with [PriorityQuestion] on every carrier that is not
+	// private, from the node's own MAC address: it must move nothing.
+	Ask bool
 	// Heartbeat sends the group's heartbeat to the peer now.
 	Heartbeat bool
 	// Transition is nil if the state did not change.
@@ -216,11 +227,14 @@ type Output struct {
 // election of RFC 9568 §6.4 with these deviations, which only matter when there
 // is more than one carrier or a second member:
 //
-//   - an advert counts on whichever carrier it is heard;
+//   - an advert counts on whichever carrier it is heard, and a MASTER's
+//     authenticated heartbeat is a sign of life like one;
 //   - without Preempt a BACKUP still takes over from a MASTER that advertises a
 //     lower band of fitness;
 //   - a MASTER that overslept its lease steps down before it looks at anything;
-//   - members hand the role over through heartbeats.
+//   - members hand the role over through heartbeats;
+//   - a BACKUP that hears no heartbeats any more asks on the other carriers and
+//     takes over if nobody answers.
 //
 // The zero value is not usable; see [NewGroup]. No method may be called
 // concurrently with another.
@@ -241,9 +255,11 @@ type Group struct {
 	// hurry is the time between the next hurried adverts.
 	hurry   time.Duration
 	hurried int
-	// heardAt and heardPriority are of the last advert that came as BACKUP.
+	// heardAt, heardPriority and heardInterval are of the last advert that came to
+	// this BACKUP, obeyed or not.
 	heardAt       time.Time
 	heardPriority uint8
+	heardInterval time.Duration
 	// graced tells that the grace after an own stall was used up.
 	graced bool
 	// planned tells that the handover under way was asked for; yielded that one was
@@ -252,6 +268,13 @@ type Group struct {
 	// handoverUntil is when an offered handover lapses; assumeUntil is until when
 	// the adverts of the old MASTER do not count after an accepted one.
 	handoverUntil, assumeUntil time.Time
+	// renewedAt is when the lease was last renewed, by whatever; suspectUntil is until
+	// when, after an own stall, the peer's claim to be MASTER wins.
+	renewedAt, suspectUntil time.Time
+	// beat is the MASTER's; askAt is when a question is due, askUntil until when its
+	// answer is waited for.
+	beat            time.Duration
+	askAt, askUntil time.Time
 	// impairedSince is since when this node (as MASTER) or the MASTER that it
 	// hears (as BACKUP) is in a lower band than the other.
 	impairedSince time.Time
@@ -293,6 +316,7 @@ func (g *Group) Reconfigure(now time.Time, cfg GroupConfig) (Output, error) {
 	if err := cfg.Validate(); err != nil {
 		return Output{}, err
 	}
+	g.noticeStall(now) // by the configuration that was in force
 	before := g.cfg.Interval
 	g.cfg = cfg
 	var out Output
@@ -301,17 +325,21 @@ func (g *Group) Reconfigure(now time.Time, cfg GroupConfig) (Output, error) {
 	}
 	// A peer that the configuration has just named must hear of this node.
 	g.heartbeat(now, &out)
-	if g.state == Master && !g.stepDownIfStalled(now, &out) {
-		g.activeInterval = cfg.Interval
-		switch {
-		case cfg.Interval < before:
-			// A shorter lease is in force at once, so the next advert must be too.
-			g.hurried = 0
-			g.advertise(now, &out)
-		case cfg.Interval > before:
-			// Until the BACKUP has heard of it, it waits as briefly as before.
-			g.hurry, g.hurried = before, hurriedAdverts
-		}
+	if g.state != Master {
+		return out, nil
+	}
+	g.activeInterval = cfg.Interval
+	if g.stepDownIfStalled(now, &out) {
+		return out, nil
+	}
+	switch {
+	case cfg.Interval < before:
+		// A shorter lease is in force at once, so the next advert must be too.
+		g.hurried = 0
+		g.advertise(now, &out)
+	case cfg.Interval > before:
+		// Until the BACKUP has heard of it, it waits as briefly as before.
+		g.hurry, g.hurried = before, hurriedAdverts
 	}
 	return out, nil
 }
@@ -354,7 +382,7 @@ func (g *Group) PeerAlive(now time.Time) bool {
 // or a double Tick is harmless.
 func (g *Group) Deadline() time.Time {
 	var at time.Time
-	for _, t := range [...]time.Time{g.downAt, g.advertAt, g.heartbeatAt, g.handoverUntil} {
+	for _, t := range [...]time.Time{g.downAt, g.advertAt, g.heartbeatAt, g.handoverUntil, g.askAt, g.askUntil} {
 		if !t.IsZero() && (at.IsZero() || t.Before(at)) {
 			at = t
 		}

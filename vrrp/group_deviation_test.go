@@ -103,17 +103,24 @@ func TestBackupTakesOverFromLowerBand(t *testing.T) {
 			step{at: down200, do: tick, state: Backup, deadline: 3*second + down200},
 			step{at: 3*second + down200, do: tick, state: Master, want: promoted(false, 200, ReasonPeerSilent, 1)},
 		)},
+		{"the interval of the discarded advert counts then", noPreempt, backup(
+			false,
+			step{at: 3 * second, do: advertsEvery(99, 2*second), state: Backup, deadline: down200},
+			step{at: 3*second + 1, do: fit(5, true), state: Backup, deadline: down200},
+			step{at: down200, do: tick, state: Backup, deadline: 3*second + 2*(3*second+216*second/256)},
+		)},
 		{"and the end of Preempt", with(noPreempt, func(c *GroupConfig) { c.Preempt = true }), backup(
 			false,
 			step{at: 3 * second, do: adverts(150), state: Backup, deadline: down200},
 			step{at: 3*second + 1, do: reconfigured(noPreempt), state: Backup, deadline: down200},
 			step{at: down200, do: tick, state: Backup, deadline: 3*second + down200},
 		)},
-		{"unless the MASTER has gone silent meanwhile", noPreempt, backup(
+		{"unless the MASTER has gone silent meanwhile", with(noPreempt, func(c *GroupConfig) { c.Preempt = true }), backup(
 			false,
-			step{do: adverts(99), state: Backup, deadline: down200},
+			step{do: adverts(150), state: Backup, deadline: down200},
 			step{at: 1, do: fit(0, false), state: Backup, deadline: down200},
-			step{at: down200, do: tick, state: Master, want: promoted(false, 200, ReasonPeerImpaired, 1)},
+			step{at: down200 + second + 1, do: tick, state: Backup, deadline: down200 + second + 1 + second + 56*second/256},
+			step{at: down200 + 3*second, do: tick, state: Master, want: promoted(false, 200, ReasonPeerSilent, 1)},
 		)},
 		{"who cannot be heard takes nothing over", noPreempt, backup(
 			false,
@@ -310,7 +317,12 @@ func TestReconfigureKeepsState(t *testing.T) {
 			{do: start, want: began(false), state: Backup},
 			{at: down100 / 10, do: tick, state: Master, want: promoted(false, 100, ReasonPeerSilent, 1)},
 			{at: 400 * millis, do: reconfigured(every(second)), state: Master},
-			{at: 1400 * millis, do: tick, state: Backup, want: demoted(false, ReasonOwnStall, 1)},
+			{at: 1400 * millis, do: tick, state: Backup, deadline: 1400*millis + down100, want: demoted(false, ReasonOwnStall, 1)},
+		}},
+		{"a stall that a configuration ends waits as that says", every(100 * millis), []step{
+			{do: start, want: began(false), state: Backup},
+			{at: down100 / 10, do: tick, state: Master, want: promoted(false, 100, ReasonPeerSilent, 1)},
+			{at: second, do: reconfigured(every(second)), state: Backup, deadline: second + down100, want: demoted(false, ReasonOwnStall, 1)},
 		}},
 		{"a BACKUP keeps its timer", alone(), backup(
 			false,

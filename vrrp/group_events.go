@@ -44,6 +44,7 @@ func (g *Group) Stop(now time.Time, why Reason) Output {
 	g.transit(Initialize, why, &out)
 	g.downAt, g.advertAt, g.heartbeatAt = time.Time{}, time.Time{}, time.Time{}
 	g.handoverUntil, g.assumeUntil = time.Time{}, time.Time{}
+	g.askAt, g.askUntil = time.Time{}, time.Time{}
 	out.Heartbeat = g.cfg.HasPeer
 	return out
 }
@@ -62,6 +63,10 @@ func (g *Group) Tick(now time.Time) Output {
 	}
 	switch g.state {
 	case Backup:
+		if g.tickQuestion(now, &out) {
+			g.becomeMaster(now, ReasonPeerSilent, &out)
+			break
+		}
 		g.tickBackup(now, &out)
 	case Master:
 		g.considerHandover(now, &out)
@@ -106,7 +111,7 @@ func (g *Group) changedItsMind(now time.Time) bool {
 	if g.downReason != ReasonPreempted && g.downReason != ReasonPeerImpaired || g.preempts(now, g.heardPriority) {
 		return false
 	}
-	g.downReason = ReasonPeerSilent
+	g.downReason, g.activeInterval = ReasonPeerSilent, g.heardInterval
 	g.downAt = g.heardAt.Add(g.DownInterval())
 	return !due(g.downAt, now)
 }
@@ -116,6 +121,7 @@ func (g *Group) changedItsMind(now time.Time) bool {
 // and the end of the shortest down interval nobody can have taken over yet, so
 // half of that time still counts as awake.
 func (g *Group) stepDownIfStalled(now time.Time, out *Output) bool {
+	g.noticeStall(now)
 	if g.state != Master || now.Before(g.stallAt) {
 		return false
 	}
@@ -130,22 +136,46 @@ func (g *Group) Receive(now time.Time, carrier int, source netip.Addr, a Adverti
 		return out
 	}
 	g.stepDownIfStalled(now, &out)
-	g.peer.HeardAt, g.peer.Priority = now, a.Priority
-	if a.Priority > 0 {
-		g.peer.State = Master
+	peer := g.fromPeer(carrier, source)
+	if peer {
+		g.peer.HeardAt = now
+		if a.Priority == PriorityQuestion {
+			g.answer(now, &out)
+			return out
+		}
+		g.peer.Priority = a.Priority
+		if a.Priority > 0 {
+			g.peer.State = Master
+		}
 	}
 	if g.state == Backup {
+		g.heardMaster(now)
 		g.receiveBackup(now, a)
-	} else {
-		g.receiveMaster(now, carrier, source, a, &out)
+		return out
 	}
+	if peer && a.Priority > 0 && g.suspect(now) {
+		g.activeInterval = a.Interval
+		g.becomeBackup(now, ReasonOwnStall, &out)
+		return out
+	}
+	g.receiveMaster(now, carrier, source, a, &out)
 	return out
+}
+
+// answerFraction bounds the answers to questions to this many per interval.
+const answerFraction = 100
+
+// answer tells a BACKUP that asks that this MASTER lives.
+func (g *Group) answer(now time.Time, out *Output) {
+	if g.state == Master && now.Sub(g.sentAt) >= g.cfg.Interval/answerFraction {
+		g.advertise(now, out)
+	}
 }
 
 // receiveBackup is RFC 9568 §6.4.2, "If an ADVERTISEMENT is received".
 func (g *Group) receiveBackup(now time.Time, a Advertisement) {
 	g.graced = false
-	g.heardAt, g.heardPriority = now, a.Priority
+	g.heardAt, g.heardPriority, g.heardInterval = now, a.Priority, a.Interval
 	if a.Priority == 0 {
 		g.downReason = ReasonPeerStopped
 		g.downAt = now.Add(g.SkewTime())
@@ -324,6 +354,7 @@ func (g *Group) peerHeartbeatFresh(now time.Time) bool {
 func (g *Group) becomeMaster(now time.Time, why Reason, out *Output) {
 	g.term++
 	g.downAt, g.impairedSince = time.Time{}, time.Time{}
+	g.askAt, g.askUntil = time.Time{}, time.Time{}
 	g.graced, g.yielded = false, false
 	g.activeInterval, g.hurried = g.cfg.Interval, 0
 	g.transit(Master, why, out)
@@ -339,8 +370,10 @@ func (g *Group) becomeBackup(now time.Time, why Reason, out *Output) {
 		*out = Output{Revoke: true}
 	}
 	g.advertAt, g.handoverUntil, g.assumeUntil, g.impairedSince = time.Time{}, time.Time{}, time.Time{}, time.Time{}
+	g.suspectUntil = time.Time{}
 	g.downReason = ReasonPeerSilent
 	g.planned = false
+	g.heardInterval = g.activeInterval
 	g.transit(Backup, why, out)
 	g.armDown(now)
 	g.heartbeat(now, out)
@@ -356,10 +389,11 @@ func (g *Group) armDown(now time.Time) { g.downAt = now.Add(g.DownInterval()) }
 
 func (g *Group) advertise(now time.Time, out *Output) {
 	out.Advertise, out.Priority = true, g.Priority()
-	g.sentAt = now
+	g.sentAt, g.renewedAt = now, now
 	g.leaseUntil = now.Add(g.cfg.Lease)
-	// A peer that learned this interval waits for three of them at least.
-	g.stallAt = now.Add((g.cfg.Lease + 3*g.cfg.Interval) / 2)
+	// A peer that learned this interval, and hears no heartbeats, waits for three
+	// intervals at least.
+	g.stallAt = now.Add(g.cfg.Interval * 11 / 4)
 	g.advertAt = now.Add(g.cfg.Interval)
 	if g.hurried > 0 {
 		g.hurried--
@@ -376,5 +410,9 @@ func (g *Group) heartbeat(now time.Time, out *Output) {
 	g.heartbeatAt = now.Add(g.cfg.Interval)
 	if g.HandingOver() {
 		g.heartbeatAt = now.Add(g.cfg.Interval / 4)
+	}
+	if g.state == Master && g.cfg.Beat > 0 {
+		g.heartbeatAt = now.Add(g.cfg.Beat)
+		g.renew(now, out)
 	}
 }

@@ -226,7 +226,7 @@ func TestImpairedMasterOffers(t *testing.T) {
 		)},
 		{"not to an equal one", member(), master(
 			true,
-			step{at: at, do: beats(fresh(99, true)), state: Master},
+			step{at: at, do: beats(fresh(89, true)), state: Master},
 			step{at: at, do: fit(1, true), state: Master, deadline: at + second, want: beaten(advertised(80))},
 		)},
 		{"when the peer recovers", member(), master(
@@ -271,6 +271,11 @@ func TestPeerState(t *testing.T) {
 		t.Error("a peer is alive for one down interval")
 	}
 	later := now.Add(second)
+	advertsFrom(0, "192.0.2.77", 98, second)(t, g, later)
+	if g.Peer() != want {
+		t.Errorf("a third router's advert made %+v of the peer", g.Peer())
+	}
+	later = later.Add(second)
 	adverts(99)(t, g, later)
 	if p := g.Peer(); p.State != Master || p.Priority != 99 || !p.HeardAt.Equal(later) || !p.HeartbeatAt.Equal(now) {
 		t.Errorf("peer after an advert: %+v", p)

@@ -22,6 +22,7 @@ const (
 	forever    = time.Duration(-1)
 	unchecked  = time.Duration(0)
 	testSource = "192.0.2.100"
+	testPeer   = "192.0.2.200"
 )
 
 // alone is a group as RFC 9568 knows it: one carrier, no second member.
@@ -39,14 +40,16 @@ func alone() GroupConfig {
 func member() GroupConfig {
 	c := alone()
 	c.HasPeer = true
+	c.Carriers[0].Peer = netip.MustParseAddr("192.0.2.200")
+	c.Carriers[0].Peer = netip.MustParseAddr(testPeer)
 	c.Carriers = append(
 		c.Carriers,
 		Carrier{
-			Name: "wan", VRID: 11, Source: netip.MustParseAddr("198.51.100.100"),
+			Name: "wan", VRID: 11, Source: netip.MustParseAddr("198.51.100.100"), Peer: netip.MustParseAddr("198.51.100.200"),
 			Addresses: []netip.Addr{netip.MustParseAddr("198.51.100.1")},
 		},
 		Carrier{
-			Name: "ha", VRID: 12, Source: netip.MustParseAddr("169.254.0.100"),
+			Name: "ha", VRID: 12, Source: netip.MustParseAddr("169.254.0.100"), Peer: netip.MustParseAddr("169.254.0.200"), Private: true,
 			Addresses: []netip.Addr{netip.MustParseAddr("169.254.0.1")},
 		},
 	)
@@ -71,7 +74,7 @@ func stop(_ *testing.T, g *Group, now time.Time) Output { return g.Stop(now, Rea
 func adverts(priority uint8) event { return advertsEvery(priority, second) }
 
 func advertsEvery(priority uint8, interval time.Duration) event {
-	return advertsFrom(0, "192.0.2.200", priority, interval)
+	return advertsFrom(0, testPeer, priority, interval)
 }
 
 func advertsFrom(carrier int, source string, priority uint8, interval time.Duration) event {

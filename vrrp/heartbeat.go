@@ -20,13 +20,16 @@ type Heartbeat struct {
 	TakeOver bool
 	// Term is the sender's newest term of mastership.
 	Term uint64
+	// Beat is the time to the next heartbeat of a MASTER, in whole milliseconds
+	// below 256; zero if it promises none.
+	Beat time.Duration
 }
 
 // Heartbeat returns what the group has to say now.
 func (g *Group) Heartbeat() Heartbeat {
 	return Heartbeat{
 		State: g.state, Priority: g.Priority(), Ready: g.fitness.Ready,
-		TakeOver: g.HandingOver(), Term: g.term,
+		TakeOver: g.HandingOver(), Term: g.term, Beat: g.cfg.Beat,
 	}
 }
 
@@ -37,20 +40,27 @@ func (g *Group) ReceiveHeartbeat(now time.Time, h Heartbeat) Output {
 	if g.state == Initialize {
 		return out
 	}
-	stale := h.Term < g.term
+	stale, newer := h.Term < g.term, h.Term > g.term
 	g.term = max(g.term, h.Term)
 	if g.stepDownIfStalled(now, &out) {
 		return out
 	}
+	g.heardBeat(now, h)
 	switch g.state {
 	case Backup:
 		if h.TakeOver && h.State == Master && !stale && g.usable && !g.overslept(now) {
 			g.becomeMaster(now, ReasonHandover, &out)
 			g.assumeUntil = now.Add(2 * g.DownInterval())
+			return out
 		}
+		g.heardMasterBeat(now, h)
 	case Master:
 		if g.HandingOver() && h.State == Master {
 			g.yield(now, &out)
+			return out
+		}
+		if g.suspect(now) && h.State == Master && newer {
+			g.becomeBackup(now, ReasonOwnStall, &out)
 			return out
 		}
 		g.endAssumption(now, h)
@@ -71,6 +81,20 @@ func (g *Group) endAssumption(now time.Time, h Heartbeat) {
 	case !h.TakeOver:
 		g.assumeUntil = time.Time{}
 	}
+}
+
+// heardMasterBeat lets a MASTER's heartbeat count as a sign of life like an advert.
+// It does not take back a goodbye, which may have overtaken it.
+func (g *Group) heardMasterBeat(now time.Time, h Heartbeat) {
+	if h.State != Master || g.downReason == ReasonPeerStopped {
+		return
+	}
+	g.heardAt, g.heardPriority = now, h.Priority
+	if g.preempts(now, h.Priority) {
+		return
+	}
+	g.downReason = ReasonPeerSilent
+	g.armDown(now)
 }
 
 // overslept tells that this process missed its own heartbeat by so much that
@@ -133,7 +157,7 @@ func (c *HeartbeatChannel) Seal(h Heartbeat) []byte {
 	}
 	b := make([]byte, 0, HeartbeatSize)
 	b = append(b, heartbeatMagic...)
-	b = append(b, byte(h.State), h.Priority, flags, 0)
+	b = append(b, byte(h.State), h.Priority, flags, byte(h.Beat/time.Millisecond))
 	b = binary.BigEndian.AppendUint64(b, h.Term)
 	b = binary.BigEndian.AppendUint64(b, c.mine)
 	b = binary.BigEndian.AppendUint64(b, c.peer)
@@ -193,7 +217,7 @@ func (c *HeartbeatChannel) Open(now time.Time, b []byte, quiet time.Duration) (H
 	h := Heartbeat{
 		State: State(b[4]), Priority: b[5],
 		Ready: b[6]&flagReady != 0, TakeOver: b[6]&flagTakeOver != 0,
-		Term: binary.BigEndian.Uint64(b[8:]),
+		Term: binary.BigEndian.Uint64(b[8:]), Beat: time.Duration(b[7]) * time.Millisecond,
 	}
 	sender, echo, count := binary.BigEndian.Uint64(b[16:]), binary.BigEndian.Uint64(b[24:]), binary.BigEndian.Uint64(b[32:])
 	if sender == c.mine {

@@ -91,9 +91,9 @@ func (l *Lab) Inject(ctx context.Context, fault Fault, node string) (time.Time, 
 	return at, nil
 }
 
-// Heal undoes a fault: cables are in again, processes run again. After
-// [Poweroff] the node boots with an empty kernel. There is nothing to heal after
-// [Handover].
+// Heal undoes a fault: on return cables carry frames again, processes run again.
+// After [Poweroff] the node boots with an empty kernel. There is nothing to heal
+// after [Handover].
 func (l *Lab) Heal(ctx context.Context, fault Fault, node string) error {
 	if !isNode(node) {
 		return fmt.Errorf("heal %v: node %q: a node is %s or %s", fault, node, Alpha, Bravo)
@@ -114,6 +114,9 @@ func (l *Lab) Heal(ctx context.Context, fault Fault, node string) error {
 	case Handover:
 	default:
 		err = errors.New("there is no such fault")
+	}
+	if err == nil {
+		err = l.awaitForwarding(ctx, l.portsOf(fault, node))
 	}
 	if err != nil {
 		return fmt.Errorf("heal %v at %s: %w", fault, node, err)

@@ -188,8 +188,14 @@ func TestCablesCarry(t *testing.T) {
 					}
 				}
 			}
+			if blocked, err := l.firstBlocked(l.portsOf(tc.fault, Alpha)); err != nil || blocked == "" && tc.fault != HALink {
+				t.Errorf("the switch passes frames at every port of the fault (%v)", err)
+			}
 			if err := l.Heal(t.Context(), tc.fault, Alpha); err != nil {
 				t.Fatal(err)
+			}
+			if blocked, err := l.firstBlocked(l.portsOf(tc.fault, Alpha)); err != nil || blocked != "" {
+				t.Errorf("after healing the switch passes no frames at %s (%v)", blocked, err)
 			}
 			for node, links := range tc.loses {
 				for _, link := range links {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"tandem/appliance/status"
@@ -55,7 +56,20 @@ func (n *node) routes() http.Handler {
 		}
 		n.answer(w, http.StatusOK, result)
 	})
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		n.answer(w, http.StatusNotFound, status.Failure{Error: fmt.Sprintf(
+			"there is no %s %s: this node answers GET /v1/status and POST /v1/failover", shortened(r.Method), shortened(r.URL.Path))})
+	})
 	return http.MaxBytesHandler(mux, 1<<20)
+}
+
+// shortened bounds what an answer repeats of a request.
+func shortened(s string) string {
+	const limit = 100
+	if len(s) <= limit {
+		return s
+	}
+	return strings.ToValidUTF8(s[:limit], "") + "…"
 }
 
 func (n *node) answer(w http.ResponseWriter, code int, body any) {

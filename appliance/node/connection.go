@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -22,6 +24,8 @@ const (
 	// maxWaiting is how many encoded frames may wait for the connection before no
 	// more of a dump is taken in.
 	maxWaiting = 8
+	// maxLogged bounds the reasons for not having a stream that are logged.
+	maxLogged = 8
 )
 
 // connection is an open stream to the peer, after both hellos.
@@ -81,17 +85,17 @@ func (r *replication) connect(ctx context.Context) error {
 		open, closeListener = r.listener(cfg)
 		defer closeListener()
 	}
+	// Before, this node does not even have its address on the HA link.
+	select {
+	case <-ctx.Done():
+	case <-r.node.programmed:
+	}
 	for ctx.Err() == nil {
 		err := r.converse(ctx, open)
 		if ctx.Err() != nil {
 			return nil
 		}
-		r.mu.Lock()
-		if r.linkErr != err.Error() {
-			r.node.log.Warn("the replication stream is down", "error", err)
-		}
-		r.linkErr = err.Error()
-		r.mu.Unlock()
+		r.noteTrouble(err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(reconnectDelay):
@@ -99,6 +103,38 @@ func (r *replication) connect(ctx context.Context) error {
 	}
 	return nil
 }
+
+// noteTrouble remembers why there is no stream. Each reason is logged once until
+// there is one again: attempts follow each other quickly.
+func (r *replication) noteTrouble(err error) {
+	var wrong *peer.WrongKeyError
+	var refused *peer.RefusedError
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.linkErr, r.keyErr = withoutPorts(err.Error()), errors.As(err, &wrong) || errors.As(err, &refused)
+	if len(r.logged) < maxLogged && !slices.Contains(r.logged, r.linkErr) {
+		r.logged = append(r.logged, r.linkErr)
+		r.node.log.Warn("the replication stream is down", "error", r.linkErr)
+	}
+}
+
+// withoutPorts takes the port off every address, since a caller's is another one each
+// time and says nothing.
+func withoutPorts(text string) string {
+	var out strings.Builder
+	for i := 0; i < len(text); i++ {
+		out.WriteByte(text[i])
+		if i+2 >= len(text) || !digit(text[i]) || text[i+1] != ':' || !digit(text[i+2]) {
+			continue
+		}
+		for i++; i+1 < len(text) && digit(text[i+1]); {
+			i++
+		}
+	}
+	return out.String()
+}
+
+func digit(c byte) bool { return c >= '0' && c <= '9' }
 
 // dialer returns a function that calls the peer.
 func (r *replication) dialer(cfg peer.Config) func(context.Context) (*peer.Channel, error) {
@@ -246,7 +282,8 @@ func (r *replication) takeConnection(now time.Time, c *connection) {
 		r.conn.fail(errors.New("replaced by a newer stream"))
 	}
 	mine := conntracksync.Hello{ProtocolMin: conntracksync.ProtocolMin, ProtocolMax: conntracksync.ProtocolMax, Role: r.role.wire(), Term: r.role.term}
-	r.conn, r.remote, r.peerHash, r.linkErr, r.out = c, c.remote, c.remote.ConfigHash, "", nil
+	r.conn, r.remote, r.peerHash, r.linkErr, r.keyErr, r.out = c, c.remote, c.remote.ConfigHash, "", false, nil
+	r.logged = nil
 	r.sender.Connected(now, mine, c.remote)
 	r.obey(r.receiver.Connected(now, mine, c.remote))
 	r.node.log.Info("the replication stream is up", "peer", r.peer.Name)
@@ -254,7 +291,7 @@ func (r *replication) takeConnection(now time.Time, c *connection) {
 }
 
 func (r *replication) loseConnection(err error) {
-	r.conn, r.out, r.peerHash, r.linkErr = nil, nil, "", err.Error()
+	r.conn, r.out, r.peerHash, r.linkErr = nil, nil, "", withoutPorts(err.Error())
 	r.sender.Disconnected()
 	r.receiver.Disconnected()
 }

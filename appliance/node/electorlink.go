@@ -20,6 +20,10 @@ import (
 // respawnDelay keeps an elector that dies at once from being started in a loop.
 const respawnDelay = 100 * time.Millisecond
 
+// forgedMemory is for how long at least a heartbeat with a wrong signature is shown
+// as a problem: a stranger's single packet must not be one for ever.
+const forgedMemory = 2 * time.Second
+
 // electorLink supervises the elector process and talks to it.
 type electorLink struct {
 	node *node
@@ -29,6 +33,8 @@ type electorLink struct {
 	client  *elector.Client
 	report  elector.Report
 	fitness elector.Fitness
+	// forgedAt is when the elector last counted a heartbeat with a wrong signature.
+	forgedAt time.Time
 	// changed is closed and replaced whenever report changes.
 	changed  chan struct{}
 	stopping bool
@@ -46,7 +52,7 @@ func newElectorLink(n *node, cfg elector.Configuration) *electorLink {
 func (n *node) electorConfiguration() (elector.Configuration, error) {
 	member, _ := n.doc.Member(n.opts.Name)
 	cfg := elector.Configuration{
-		Interval: n.doc.Election.AdvertisementInterval, Lease: n.lease(),
+		Interval: n.doc.Election.AdvertisementInterval, Beat: n.beat(), Lease: n.lease(),
 		Priority: member.Priority, Preempt: n.doc.Election.Preempt,
 	}
 	for _, other := range n.doc.Members {
@@ -56,10 +62,10 @@ func (n *node) electorConfiguration() (elector.Configuration, error) {
 	}
 	var first []netip.Addr
 	for i, link := range n.intent.VirtualLinks {
-		port, vrid := n.carrierPort(link.Carrier)
+		port, theirs, vrid := n.carrierPorts(link.Carrier)
 		cfg.Carriers = append(cfg.Carriers, elector.Carrier{
 			Name: link.Carrier, Interface: link.Parent, VirtualLink: link.Name, VRID: vrid,
-			Source: port.Address, Addresses: link.Addresses,
+			Source: port.Address, Peer: theirs.Address, Addresses: link.Addresses,
 		})
 		if i == 0 {
 			first = link.Addresses[:1]
@@ -76,7 +82,8 @@ func (n *node) electorConfiguration() (elector.Configuration, error) {
 	// An advert must carry an address (RFC 9568 §5.2.5); the HA link has no virtual
 	// one of its own, so the group's first stands for it.
 	cfg.Carriers = append(cfg.Carriers, elector.Carrier{
-		Name: haCarrier, Interface: mine.Interface, VRID: n.doc.HALink.VRID, Source: mine.Address, Addresses: first,
+		Name: haCarrier, Interface: mine.Interface, VRID: n.doc.HALink.VRID,
+		Source: mine.Address, Peer: theirs.Address, Addresses: first,
 	})
 	key, err := n.identity.SharedSecret(other.PublicKey, "tandem heartbeat "+n.doc.Group)
 	if err != nil {
@@ -142,12 +149,17 @@ func (l *electorLink) spawn(path string) error {
 		return err
 	}
 	defer func() { _ = listener.Close() }() // the child has its own copy
+	name, err := holdElector(l.node.doc.Group)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = name.Close() }() // as above
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find own program: %w", err)
 	}
 	cmd := exec.Command(self, "elect", "--listener", "3")
-	cmd.ExtraFiles = []*os.File{listener}
+	cmd.ExtraFiles = []*os.File{listener, name}
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
@@ -179,6 +191,9 @@ func (l *electorLink) listen(ctx context.Context) error {
 		l.mu.Lock()
 		before := l.report
 		l.report = r
+		if r.PID == before.PID && forged(r) > forged(before) || r.PID != before.PID && forged(r) > 0 {
+			l.forgedAt = time.Now()
+		}
 		close(l.changed)
 		l.changed = make(chan struct{})
 		l.mu.Unlock()
@@ -211,6 +226,19 @@ func (l *electorLink) latest() (elector.Report, bool, <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.report, l.client != nil, l.changed
+}
+
+func forged(r elector.Report) uint64 { return r.Heartbeats.Dropped[vrrp.HeartbeatForged.String()] }
+
+// forgedLately returns how many heartbeats had a wrong signature; 0 if the newest of
+// them is so old that it is no trouble of today.
+func (l *electorLink) forgedLately() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.forgedAt.IsZero() || time.Since(l.forgedAt) > max(forgedMemory, 3*l.cfg.Interval) {
+		return 0
+	}
+	return forged(l.report)
 }
 
 // setFitness tells the elector how the node is.
@@ -297,10 +325,26 @@ func (l *electorLink) stop(ctx context.Context) {
 		case <-changed:
 		}
 	}
-	if child != nil {
+	if child == nil {
+		l.awaitAdopted(ctx)
+		return
+	}
+	select {
+	case <-ctx.Done():
+	case <-child:
+	}
+}
+
+// awaitAdopted waits for the end of an elector that is no child of this process.
+// It takes a while to close its sockets after it has closed its connection.
+func (l *electorLink) awaitAdopted(ctx context.Context) {
+	ticker := time.NewTicker(claimPause)
+	defer ticker.Stop()
+	for electorRuns(l.node.doc.Group) {
 		select {
 		case <-ctx.Done():
-		case <-child:
+			return
+		case <-ticker.C:
 		}
 	}
 }

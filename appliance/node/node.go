@@ -57,6 +57,9 @@ type node struct {
 	state state
 	// kick asks the reconciler for a round.
 	kick chan struct{}
+	// programmed is closed after the first round of the reconciler.
+	programmed chan struct{}
+	first      sync.Once
 }
 
 // state is what the loops know; guarded by node.mu.
@@ -67,6 +70,10 @@ type state struct {
 	conflicts  []string
 	kernelErr  string
 	reconciled bool
+	// judgedAt is when the links were first looked at, risen those that were up since
+	// or have had their time to come up.
+	judgedAt time.Time
+	risen    map[string]bool
 }
 
 // Run is a node until ctx ends; then it leaves in order and takes everything of
@@ -108,6 +115,9 @@ func Run(ctx context.Context, opts Options) error {
 
 // prepare reads and checks everything before anything is touched.
 func prepare(opts Options) (*node, func(), error) {
+	if err := checkPrivileges(); err != nil {
+		return nil, nil, err
+	}
 	doc, err := loadDocument(opts.Document)
 	if err != nil {
 		return nil, nil, err
@@ -119,14 +129,11 @@ func prepare(opts Options) (*node, func(), error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("derive the kernel state of %s: %w", opts.Name, err)
 	}
-	if err := checkPrivileges(); err != nil {
-		return nil, nil, err
-	}
-	unlock, err := lock(opts.StateDir)
+	unlock, err := claim(opts.StateDir, doc.Group)
 	if err != nil {
 		return nil, nil, err
 	}
-	n := &node{opts: opts, doc: doc, intent: intent, log: opts.Log, kick: make(chan struct{}, 1)}
+	n := &node{state: state{risen: make(map[string]bool)}, opts: opts, doc: doc, intent: intent, log: opts.Log, kick: make(chan struct{}, 1), programmed: make(chan struct{})}
 	if err := n.build(); err != nil {
 		unlock()
 		return nil, nil, err
@@ -138,7 +145,7 @@ func prepare(opts Options) (*node, func(), error) {
 func (n *node) build() error {
 	var err error
 	if n.fence, err = fence.New(); err != nil {
-		return fmt.Errorf("open the fence: %w", err)
+		return fmt.Errorf("open the fence: %w; does this kernel have nftables (CONFIG_NF_TABLES)?", err)
 	}
 	n.kernel, err = kernel.New(kernel.Options{
 		Group: n.doc.Group, StateDir: n.opts.StateDir, Fence: n.fence.Guard(n.doc.Group, n.lease()), Logger: n.log,
@@ -163,7 +170,20 @@ func (n *node) build() error {
 	return nil
 }
 
-func (n *node) lease() time.Duration { return vrrp.LeaseFor(n.doc.Election.AdvertisementInterval) }
+// beat is the time between a MASTER's heartbeats; zero if they come with the adverts.
+func (n *node) beat() time.Duration {
+	if n.doc.HALink == nil {
+		return 0
+	}
+	return vrrp.BeatFor(n.doc.Election.AdvertisementInterval)
+}
+
+func (n *node) lease() time.Duration {
+	if beat := n.beat(); beat > 0 {
+		return vrrp.BeatLease(beat)
+	}
+	return vrrp.LeaseFor(n.doc.Election.AdvertisementInterval)
+}
 
 // leave is the orderly stop: hand the role over if somebody can take it, so that
 // nothing is felt, else say goodbye with priority 0.
@@ -181,7 +201,7 @@ func (n *node) leave(ctx context.Context) {
 func (n *node) cleanUp() {
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownTime)
 	defer cancel()
-	if n.elector.running() {
+	if n.elector.running() || electorRuns(n.doc.Group) {
 		// The elector could not be stopped: it stays MASTER for its grace time, and
 		// what it needs must stay too.
 		n.log.Warn("the elector is still running; leaving the kernel as it is")
@@ -197,8 +217,11 @@ func (n *node) path(name string) string { return filepath.Join(n.opts.StateDir, 
 // loadDocument reads and checks the pair's document.
 func loadDocument(path string) (*config.Document, error) {
 	text, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("there is no document at %s: name an existing one with --config", path)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("read the document: %w; name an existing file with --config", err)
+		return nil, fmt.Errorf("read the document: %w", err)
 	}
 	return config.Parse(path, text)
 }

@@ -2,13 +2,16 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"tandem/router"
 	"tandem/router/config"
+	"tandem/router/kernel"
 	"tandem/vrrp"
 	"tandem/vrrp/elector"
 )
@@ -19,10 +22,16 @@ const (
 	// checkInterval is how often the kernel is compared with the intent even if
 	// nobody reported a change: netfilter tables vanish without a link event.
 	checkInterval = time.Second
+	// minRetryPause is how long a round that failed is not repeated, whatever the
+	// kernel reports; it doubles up to checkInterval.
+	minRetryPause = 50 * time.Millisecond
 	// linkInterval is how often the carrier of every port is looked at. The kernel
 	// reports the first loss at once, but the next ones up to a second late: it
 	// limits the rate of its link events.
 	linkInterval = 20 * time.Millisecond
+	// riseTime is for how long after the start a link that has not been up yet is one
+	// that comes up: when it does, there is nothing that it has to recover from.
+	riseTime = 5 * time.Second
 	// brokenNode is a count of failures that outweighs everything that single
 	// links can add: the node cannot do its job at all.
 	brokenNode = 9
@@ -35,24 +44,41 @@ func (n *node) reconcileLoop(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("watch the kernel: %w", err)
 	}
-	for {
-		n.reconcile(ctx)
-		timer := time.NewTimer(n.untilNextCheck())
+	var pause time.Duration
+	for ctx.Err() == nil {
+		if n.reconcile(ctx) {
+			pause = 0
+		} else {
+			pause = min(max(2*pause, minRetryPause), checkInterval)
+		}
+		// What a failed round did change comes back as an event at once.
 		select {
 		case <-ctx.Done():
-			timer.Stop()
-			return nil
-		case _, ok := <-events:
-			if !ok && ctx.Err() == nil {
-				return fmt.Errorf("watch the kernel: the event stream ended")
-			}
-			// A link that fails is felt now; the rest of the state can follow.
-			n.judge(time.Now())
-		case <-n.kick:
-		case <-timer.C:
+		case <-time.After(pause):
 		}
-		timer.Stop()
+		if err := n.awaitReason(ctx, events); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+// awaitReason returns when there is a reason for another round.
+func (n *node) awaitReason(ctx context.Context, events <-chan struct{}) error {
+	timer := time.NewTimer(n.untilNextCheck())
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case _, ok := <-events:
+		if !ok && ctx.Err() == nil {
+			return errors.New("watch the kernel: the event stream ended")
+		}
+		// A link that fails is felt now; the rest of the state can follow.
+		n.judge(time.Now())
+	case <-n.kick:
+	case <-timer.C:
+	}
+	return nil
 }
 
 // linkLoop looks at the carriers of the ports, beside the kernel's events.
@@ -93,57 +119,92 @@ func (n *node) untilNextCheck() time.Duration {
 	return checkInterval
 }
 
-// reconcile brings the kernel into the intended state.
-func (n *node) reconcile(ctx context.Context) {
+// reconcile brings the kernel into the intended state and returns whether it is.
+func (n *node) reconcile(ctx context.Context) bool {
 	report, err := n.kernel.Apply(ctx, n.intent)
 	if ctx.Err() != nil {
-		return
+		return false
 	}
-	n.mu.Lock()
-	before := n.state.kernelErr
-	n.state.missing, n.state.conflicts = report.Missing, report.Conflicts
-	n.state.reconciled = err == nil
-	n.state.kernelErr = ""
-	if err != nil {
-		n.state.kernelErr = err.Error()
-	}
-	after := n.state.kernelErr
-	n.mu.Unlock()
-	if after != before && after != "" {
-		n.log.Error("the kernel is not in the intended state", "error", after)
-	}
+	n.note(report, err)
+	n.first.Do(func() { close(n.programmed) })
 	if len(report.Changed) > 0 {
 		n.log.Info("the kernel was brought into the intended state", "changes", len(report.Changed), "first", report.Changed[0])
 		// New links need sockets.
 		n.elector.reopen()
 	}
 	n.judge(time.Now())
+	return err == nil
 }
+
+// note remembers how a round ended and logs what is new about it.
+func (n *node) note(report kernel.Report, err error) {
+	n.mu.Lock()
+	before := n.state
+	s := &n.state
+	s.reconciled, s.kernelErr = err == nil, ""
+	if err != nil {
+		s.kernelErr = oneLine(err)
+	}
+	// A round that failed early has not looked for these.
+	if err == nil || len(report.Missing)+len(report.Conflicts) > 0 {
+		s.missing, s.conflicts = report.Missing, report.Conflicts
+	}
+	after := n.state
+	n.mu.Unlock()
+	switch {
+	case after.kernelErr != before.kernelErr && after.kernelErr != "":
+		n.log.Error("the kernel is not in the intended state", "error", after.kernelErr)
+	case after.kernelErr == "" && before.kernelErr != "":
+		n.log.Info("the kernel is in the intended state again")
+	}
+	if len(after.missing) > 0 && !slices.Equal(before.missing, after.missing) {
+		n.log.Warn("waiting for interfaces that are missing", "interfaces", strings.Join(after.missing, " "))
+	}
+	for _, c := range after.conflicts {
+		if !slices.Contains(before.conflicts, c) {
+			n.log.Warn("something else stands in the way", "conflict", c)
+		}
+	}
+}
+
+// oneLine makes one sentence of joined errors.
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
 // judge looks at the links and tells the elector the node's fitness.
 func (n *node) judge(now time.Time) {
 	n.mu.Lock()
 	s := &n.state
 	s.links = make(map[string]bool)
+	if s.judgedAt.IsZero() {
+		s.judgedAt = now
+	}
 	var carriers []string
+	rising, anyUp := 0, false
 	for _, link := range n.intent.VirtualLinks {
 		up := n.linkUp(link.Parent)
 		s.links[link.Carrier] = up
 		carriers = append(carriers, link.Carrier)
+		anyUp = anyUp || up
+		if !up && !s.risen[link.Carrier] && now.Sub(s.judgedAt) < riseTime {
+			rising++
+			continue
+		}
+		s.risen[link.Carrier] = true
 		s.health.Observe(now, link.Carrier, up)
 	}
 	s.health.Forget(carriers)
 	if n.doc.HALink != nil {
 		s.links[haCarrier] = n.linkUp(n.doc.HALink.Ports[n.opts.Name].Interface)
 	}
-	failed := len(s.health.Failed())
+	// What something else keeps from being done is not served, whatever its link says.
+	failed := len(s.health.Failed()) + rising + len(s.conflicts)
 	// A MASTER whose link works again has no reason to move.
 	role, _, _ := n.elector.latest()
 	recovering := len(s.health.Recovering(now)) > 0 && role.State != vrrp.Master
 	if s.kernelErr != "" || !s.reconciled {
 		failed = brokenNode
 	}
-	isolated := s.health.Isolated() && !s.links[haCarrier]
+	isolated := len(carriers) > 0 && !anyUp && !s.links[haCarrier]
 	n.mu.Unlock()
 	ready := n.sync == nil || n.sync.complete()
 	n.elector.setFitness(elector.Fitness{Fitness: vrrp.Fitness{Failed: failed, Recovering: recovering, Ready: ready}, Isolated: isolated})
@@ -162,19 +223,21 @@ func (n *node) rejudge() {
 	}
 }
 
-// carrierPort returns this node's port and the VRID of a network or uplink.
-func (n *node) carrierPort(name string) (config.Port, uint8) {
+// carrierPorts returns this node's and the peer's port and the VRID of a network or
+// uplink.
+func (n *node) carrierPorts(name string) (mine, theirs config.Port, vrid uint8) {
+	other, _ := n.doc.Peer(n.opts.Name)
 	for _, u := range n.doc.Uplinks {
 		if u.Name == name {
-			return u.Ports[n.opts.Name], u.VRID
+			return u.Ports[n.opts.Name], u.Ports[other.Name], u.VRID
 		}
 	}
 	for _, w := range n.doc.Networks {
 		if w.Name == name {
-			return w.Ports[n.opts.Name], w.VRID
+			return w.Ports[n.opts.Name], w.Ports[other.Name], w.VRID
 		}
 	}
-	return config.Port{}, 0
+	return mine, theirs, 0
 }
 
 // kind tells what a carrier is.

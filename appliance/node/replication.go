@@ -58,9 +58,13 @@ type replication struct {
 	remote  conntracksync.Hello
 	// peerHash is the hash of the peer's document, empty while not connected.
 	peerHash string
-	linkErr  string
-	applied  ctnetlink.Result
-	dumping  bool
+	// linkErr says why there is no stream; keyErr tells that a key is to blame.
+	linkErr string
+	keyErr  bool
+	// logged are the reasons that were logged since there was a stream.
+	logged  []string
+	applied ctnetlink.Result
+	dumping bool
 	// overrun tells that events were lost and the queue is not yet empty.
 	overrun bool
 }
@@ -81,7 +85,7 @@ type roleChange struct {
 func newReplication(n *node, other config.Member) (*replication, error) {
 	table, err := ctnetlink.Open(ctnetlink.Config{})
 	if err != nil {
-		return nil, fmt.Errorf("open connection tracking: %w", err)
+		return nil, fmt.Errorf("open connection tracking: %w; does this kernel have the modules nf_conntrack and nf_conntrack_netlink?", err)
 	}
 	var epoch [8]byte
 	if _, err := rand.Read(epoch[:]); err != nil {
@@ -142,7 +146,7 @@ func (r *replication) readEvents(ctx context.Context) error {
 			return nil
 		case buf = <-r.free:
 		}
-		n, overrun, err := r.table.Listener.Receive(ctx, buf[:eventBatch])
+		n, overrun, err := r.table.Receive(ctx, buf[:eventBatch])
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -289,7 +293,7 @@ func (r *replication) takeFrame(now time.Time, f *conntracksync.Frame) {
 // obey carries out what the receiver asks for.
 func (r *replication) obey(out conntracksync.Output) {
 	if len(out.Ops) > 0 {
-		result, err := r.table.Writer.Apply(out.Ops)
+		result, err := r.table.Apply(out.Ops)
 		r.applied.Add(result)
 		if err != nil {
 			r.node.log.Error("sessions could not be written to the kernel", "error", err)
@@ -352,11 +356,21 @@ func (r *replication) setRole(ctx context.Context, change roleChange) {
 	}
 }
 
+// keyTrouble says why the keys of the two nodes do not fit; empty if they do.
+func (r *replication) keyTrouble() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.keyErr {
+		return ""
+	}
+	return r.linkErr
+}
+
 func (r *replication) complete() bool { return r.ready.Load() }
 
 // status reports for the API; the second value is the hash of the peer's document.
 func (r *replication) status(now time.Time) (status.Sync, string) {
-	count, err := r.table.Reader.Count()
+	count, err := r.table.Count()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := status.Sync{

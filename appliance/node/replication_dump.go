@@ -47,7 +47,7 @@ func (r *replication) dump(ctx context.Context, local bool) {
 			return ctx.Err()
 		}
 	}
-	err := r.table.Reader.Dump(ctx, func(f *conntracksync.Flow) error {
+	err := r.table.Dump(ctx, func(f *conntracksync.Flow) error {
 		part.flows = append(part.flows, *f)
 		if len(part.flows) < eventBatch {
 			return nil

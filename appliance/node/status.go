@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -41,12 +42,14 @@ func (n *node) status(now time.Time) status.Status {
 	return s
 }
 
-// age returns how long ago something was; negative if it never was.
+// age returns how long ago something was; negative if it never was. The moment came
+// from another process as wall-clock time, so a clock that was set back must not make
+// it look as if it never was.
 func age(now, at time.Time) time.Duration {
 	if at.IsZero() {
 		return -1
 	}
-	return now.Sub(at)
+	return max(now.Sub(at), 0)
 }
 
 func (n *node) carriers(now time.Time, r elector.Report) []status.Carrier {
@@ -66,11 +69,25 @@ func (n *node) carriers(now time.Time, r elector.Report) []status.Carrier {
 		i := slices.IndexFunc(r.Carriers, func(cr elector.CarrierReport) bool { return cr.Name == c.Name })
 		if i >= 0 {
 			cr := r.Carriers[i]
-			s.Sent, s.Received, s.Dropped, s.PeerHeard = cr.Sent, cr.Received, cr.Dropped, age(now, cr.HeardAt)
+			s.Sent, s.Received, s.Dropped, s.PeerHeard = cr.Sent, cr.Received, maps.Clone(cr.Dropped), age(now, cr.HeardAt)
+		}
+		if c.Name == haCarrier {
+			s.Dropped = withDropped(s.Dropped, r.Heartbeats.Dropped)
 		}
 		out = append(out, s)
 	}
 	return out
+}
+
+// withDropped adds the heartbeats that the HA link dropped to its adverts; the reasons
+// have names of their own.
+func withDropped(adverts, heartbeats map[string]uint64) map[string]uint64 {
+	if len(heartbeats) == 0 {
+		return adverts
+	}
+	all := maps.Clone(heartbeats)
+	maps.Copy(all, adverts)
+	return all
 }
 
 func (n *node) uplinks() []status.Uplink {
@@ -107,13 +124,22 @@ func (n *node) leaseStatus() status.Lease {
 // problems lists what is wrong, each with what to do about it.
 func (n *node) problems(s status.Status, r elector.Report, alive bool) []string {
 	problems := n.ownProblems(s)
-	if !alive {
+	switch {
+	case !alive && r.PID == 0:
+		problems = append(problems, "the elector process is starting")
+	case !alive:
 		problems = append(problems, "the elector process is not running; it is being restarted")
 	}
 	if r.Error != "" {
 		problems = append(problems, "the elector refused the configuration: "+r.Error)
 	}
+	n.mu.Lock()
+	looked := n.state.links != nil
+	n.mu.Unlock()
 	for _, c := range r.Carriers {
+		if !looked {
+			break // the virtual links are yet to be made
+		}
 		if c.Mismatch != "" {
 			problems = append(problems, c.Mismatch+": apply the same document on both nodes")
 		}
@@ -132,6 +158,9 @@ func (n *node) ownProblems(s status.Status) []string {
 		problems = append(problems, "the kernel is not in the intended state, so this node gives up mastership: "+n.state.kernelErr)
 	}
 	problems = append(problems, n.state.conflicts...)
+	if n.state.links == nil {
+		return append(problems, "this node has just started and has not looked at its links yet")
+	}
 	for _, c := range s.Carriers {
 		switch {
 		case slices.Contains(n.state.missing, c.Interface):
@@ -151,8 +180,12 @@ func (n *node) peerProblems(s status.Status, r elector.Report) []string {
 	if !s.Peer.Alive {
 		problems = append(problems, fmt.Sprintf("the peer %s is not heard: if it dies unnoticed there is no second node", s.Peer.Name))
 	}
-	if s.Peer.Alive && !s.Sync.Connected {
+	switch {
+	case s.Sync.Connected:
+	case s.Peer.Alive:
 		problems = append(problems, "sessions are not replicated: "+orElse(s.Sync.Error, "the channel to the peer is not connected"))
+	case n.sync != nil && n.sync.keyTrouble() != "":
+		problems = append(problems, "sessions are not replicated: "+n.sync.keyTrouble())
 	}
 	if s.Config.PeerHash != "" && s.Config.PeerHash != s.Config.Hash {
 		problems = append(problems, fmt.Sprintf("the peer runs a different document (%s, here %s): apply the same one on both nodes", status.Short(s.Config.PeerHash), status.Short(s.Config.Hash)))
@@ -160,10 +193,8 @@ func (n *node) peerProblems(s status.Status, r elector.Report) []string {
 	if r.State == vrrp.Master && r.Peer.Alive && r.Peer.State == vrrp.Master {
 		problems = append(problems, "both nodes are MASTER: they do not hear each other's adverts; check multicast on the networks")
 	}
-	for reason, count := range r.Heartbeats.Dropped {
-		if reason == vrrp.HeartbeatForged.String() {
-			problems = append(problems, fmt.Sprintf("%d heartbeats on the HA link were not signed by the peer's key: compare public_key in the document with `tandem keygen --show`", count))
-		}
+	if count := n.elector.forgedLately(); count > 0 {
+		problems = append(problems, fmt.Sprintf("heartbeats on the HA link are not signed by the key of %s (%d so far): compare public_key in the document with `tandem keygen --show` there", s.Peer.Name, count))
 	}
 	return problems
 }

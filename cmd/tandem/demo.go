@@ -203,6 +203,10 @@ func stay(ctx context.Context) error {
 // sayKept tells the user how to look around in a laboratory that was kept.
 func sayKept(pid int) {
 	enter := fmt.Sprintf("nsenter -t %d -a", pid)
+	self, err := os.Executable()
+	if err != nil {
+		self = os.Args[0] // good enough to be copied
+	}
 	fmt.Printf(`
 The pair is left standing. Look around:
 
@@ -211,7 +215,7 @@ The pair is left standing. Look around:
   %[1]s ip netns exec client ping 198.51.100.7
 
 It ends with: kill %[2]d
-`, enter, pid, os.Args[0])
+`, enter, pid, self)
 }
 
 // trafficCommand is a child process of the demo.

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -17,16 +18,27 @@ var version = "development"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := root().ExecuteContext(ctx)
+	code := execute(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
+	os.Exit(code)
+}
+
+// execute runs a command and returns its exit code: 0, or 1 with a sentence on stderr,
+// or what a statusError says.
+func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	cmd := root()
+	cmd.SetArgs(args)
+	cmd.SetOut(stdout)
+	cmd.SetErr(stderr)
+	err := cmd.ExecuteContext(ctx)
 	if err == nil {
-		return
+		return 0
 	}
-	if code, silent := exitStatus(err); silent {
-		os.Exit(code)
+	code, silent := exitStatus(err)
+	if !silent {
+		_, _ = fmt.Fprintf(stderr, "tandem: %v\n", err) // there is nowhere else to say it
 	}
-	fmt.Fprintf(os.Stderr, "tandem: %v\n", err)
-	os.Exit(1)
+	return code
 }
 
 // root is the command tree.

@@ -25,9 +25,14 @@ import (
 const requestTimeout = 20 * time.Second
 
 // nodeFlags choose a running node of this machine.
-type nodeFlags struct{ stateDir string }
+type nodeFlags struct {
+	stateDir string
+	// root is where the only node is looked for.
+	root string
+}
 
 func (f *nodeFlags) add(cmd *cobra.Command) {
+	f.root = defaultStateRoot
 	cmd.Flags().StringVar(&f.stateDir, "state-dir", "", "the node's state directory (default: the only one below "+defaultStateRoot+")")
 }
 
@@ -36,7 +41,7 @@ func (f *nodeFlags) socket() (string, error) {
 	if f.stateDir != "" {
 		return filepath.Join(f.stateDir, status.SocketName), nil
 	}
-	found, err := filepath.Glob(filepath.Join(defaultStateRoot, "*", status.SocketName))
+	found, err := filepath.Glob(filepath.Join(f.root, "*", status.SocketName))
 	if err != nil {
 		return "", fmt.Errorf("look for nodes: %w", err)
 	}
@@ -44,9 +49,25 @@ func (f *nodeFlags) socket() (string, error) {
 	case 1:
 		return found[0], nil
 	case 0:
-		return "", fmt.Errorf("no node runs here: nothing below %s; start one with `tandem run`, or give --state-dir", defaultStateRoot)
+		if hidden, err := f.hidden(); err == nil && hidden != "" {
+			return "", fmt.Errorf("you may not look into %s, where a node may run: ask as root", hidden)
+		}
+		return "", fmt.Errorf("no node runs here: nothing below %s; start one with `tandem run`, or give --state-dir", f.root)
 	}
 	return "", fmt.Errorf("several nodes run here (%s): choose one with --state-dir", strings.Join(found, ", "))
+}
+
+// hidden returns a state directory that this user may not look into; empty if there
+// is none.
+func (f *nodeFlags) hidden() (string, error) {
+	entries, err := os.ReadDir(f.root)
+	for _, e := range entries {
+		path := filepath.Join(f.root, e.Name())
+		if _, err := os.ReadDir(path); errors.Is(err, os.ErrPermission) {
+			return path, nil
+		}
+	}
+	return "", err
 }
 
 // call asks a node and decodes its answer into out.
@@ -177,6 +198,8 @@ func failoverCommand() *cobra.Command {
 		Long: `Ask the MASTER to hand its role to the peer: the peer first acknowledges every
 session, then takes the virtual MAC addresses over, and only then the old MASTER
 steps back. It is refused, with the reason, when it would be felt.`,
+		Example: `  tandem failover
+  tandem failover --state-dir /run/tandem/alpha`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var done status.Failover

@@ -35,7 +35,7 @@ func (r *Reconciler) execute(ctx context.Context, ops []op, intent router.Intent
 			continue
 		}
 		if err := r.do(o, intent); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", o, err))
+			errs = append(errs, explain(o, err))
 			if o.link != "" {
 				broken[o.link] = true
 			}

@@ -21,7 +21,7 @@ func plan(intent router.Intent, seen observed) ([]op, Report) {
 	p.deleteAddresses()
 	p.ports()
 	p.createLinks()
-	p.add(op{kind: putUpFence, fenced: p.usable})
+	p.add(op{kind: putUpFence, fenced: append(slices.Clip(p.usable), p.silenced...)})
 	if !seen.table {
 		p.add(op{kind: replaceTable, value: tableName(intent.Group)})
 	}
@@ -40,6 +40,10 @@ type planner struct {
 	seen   observed
 	// usable are the virtual links that can stand.
 	usable []router.VirtualLink
+	// silenced are virtual links that cannot stand because their address is
+	// configured elsewhere. Their parents are fenced all the same: theirs is the MAC
+	// address that must not answer for it.
+	silenced []router.VirtualLink
 	// doomed are links that will be deleted: what hangs on them is as good as gone.
 	doomed map[string]bool
 	ops    []op
@@ -116,6 +120,9 @@ func (p *planner) blocked(want router.VirtualLink) bool {
 		}
 		p.conflict("carrier %s is left out: its virtual address %s is configured on %s; remove it there",
 			want.Carrier, a.prefix.Addr(), a.link)
+		if _, ok := p.seen.link(want.Parent); ok {
+			p.silenced = append(p.silenced, want)
+		}
 		return true
 	}
 	return false

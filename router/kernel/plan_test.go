@@ -436,6 +436,29 @@ func TestPlanFencesBeforeRaising(t *testing.T) {
 	}
 }
 
+// A parent whose virtual address somebody has configured must not answer for it.
+func TestPlanFencesParentOfTakenAddress(t *testing.T) {
+	intent := office()
+	seen := bare(intent)
+	seen.addresses = append(seen.addresses, address{link: "lan0", prefix: prefix("10.1.0.1/24")})
+	ops, report := plan(intent, seen)
+	if len(report.Conflicts) != 1 {
+		t.Fatalf("conflicts: %q", report.Conflicts)
+	}
+	for _, o := range ops {
+		if o.kind != putUpFence {
+			continue
+		}
+		var parents []string
+		for _, v := range o.fenced {
+			parents = append(parents, v.Parent)
+		}
+		if diff := cmp.Diff([]string{"wan0", "lan0"}, parents); diff != "" {
+			t.Error(diff)
+		}
+	}
+}
+
 func TestRemovalTakesOursOnly(t *testing.T) {
 	seen := done(office())
 	seen.links = append(seen.links, link{name: "foreign", macvlan: true})

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -25,8 +26,8 @@ func comments(digest string, rules []filterRule) []string {
 // tableStands tells whether the kernel holds exactly the wanted table.
 func (r *Reconciler) tableStands(want ruleset) (bool, error) {
 	list, err := r.nft.ListChainsOfTableFamily(nftables.TableFamilyIPv4)
-	if err != nil {
-		return false, fmt.Errorf("list nftables chains: %w", err)
+	if r.renew(err) != nil {
+		return false, withCure(explainNetfilter(err), fmt.Errorf("list nftables chains: %w", err))
 	}
 	list = slices.DeleteFunc(list, func(c *nftables.Chain) bool { return c.Table.Name != tableName(r.group) })
 	if len(list) != len(want) {
@@ -39,7 +40,7 @@ func (r *Reconciler) tableStands(want ruleset) (bool, error) {
 			return false, nil
 		}
 		rules, err := r.nft.GetRules(r.table(), list[i])
-		if err != nil {
+		if r.renew(err) != nil {
 			return false, fmt.Errorf("read chain %s: %w", w.name, err)
 		}
 		var have []string
@@ -84,7 +85,27 @@ func (r *Reconciler) replaceTable(want ruleset) error {
 			})
 		}
 	}
-	return r.nft.Flush()
+	return r.renew(r.nft.Flush())
+}
+
+// renew replaces the connection on which a request has failed: the kernel answers
+// each message of a batch, and an answer that was not read would be taken for that
+// of the next request, for ever.
+func (r *Reconciler) renew(failed error) error {
+	if failed == nil {
+		return nil
+	}
+	var fresh *nftables.Conn
+	err := r.inNamespace(func() (err error) {
+		fresh, err = nftables.New(nftables.AsLasting())
+		return err
+	})
+	if err != nil {
+		return errors.Join(failed, fmt.Errorf("open nftables anew: %w", err))
+	}
+	_ = r.nft.CloseLasting() // it was broken
+	r.nft = fresh
+	return failed
 }
 
 func (r *Reconciler) expressions(t *nftables.Table, rule filterRule) ([]expr.Any, error) {
@@ -111,5 +132,5 @@ func (r *Reconciler) deleteTable() error {
 	t := r.table()
 	r.nft.AddTable(t)
 	r.nft.DelTable(t)
-	return r.nft.Flush()
+	return r.renew(r.nft.Flush())
 }

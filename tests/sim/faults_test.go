@@ -13,7 +13,7 @@ type fault func(w *world, length time.Duration) (end func())
 // faults returns everything that can go wrong, or be wished for.
 func faults() []fault {
 	return []fault{
-		lossy, oneWay, partition, linkDown, isolation, pause, crash,
+		lossy, oneWay, partition, linkDown, isolation, pause, freeze, crash,
 		plannedHandover, newInterval, restart, resync, replay,
 	}
 }
@@ -34,6 +34,7 @@ func (w *world) scheduleFaults(begin, end time.Duration) {
 	if w.chance(0.5) {
 		w.duplicates = 0.05
 	}
+	w.reorders = w.chance(0.5)
 	for range 3 + w.rng.IntN(12) {
 		f := chosen[w.rng.IntN(len(chosen))]
 		start := w.between(begin, end)
@@ -150,14 +151,38 @@ func pause(w *world, length time.Duration) func() {
 	n := w.anyNode()
 	w.note("pause", n.id, uint64(length))
 	n.paused++
+	return func() { n.resume(length) }
+}
+
+// freeze stops a whole machine: what comes meanwhile is lost.
+func freeze(w *world, length time.Duration) func() {
+	n := w.anyNode()
+	w.note("freeze", n.id, uint64(length))
+	n.paused++
+	n.frozen++
 	return func() {
-		n.paused--
-		n.w.note("resume", n.id)
-		if n.paused == 0 {
-			n.slept += length
-			n.wakeAt = 0
-			n.round()
-		}
+		n.frozen--
+		n.resume(length)
+	}
+}
+
+func (n *node) resume(length time.Duration) {
+	n.paused--
+	n.w.note("resume", n.id)
+	if n.paused > 0 {
+		return
+	}
+	n.slept += length
+	n.wakeAt = 0
+	// There is one grace per silence, for who has missed its timer by an interval.
+	backup := n.process != nil && n.process.State() == vrrp.Backup
+	if backup && length > 5*n.patienceInterval() && n.past.heardAt > n.past.wokeAt {
+		n.past.graceUntil = n.w.now + n.patienceInterval()
+	}
+	n.past.wokeAt = n.w.now
+	n.round()
+	if n.process != nil && n.past.graceUntil > n.w.now {
+		n.past.graceUntil = n.w.now + n.patienceInterval() // what waited may have told of another interval
 	}
 }
 
@@ -234,11 +259,12 @@ func (n *node) handOver() {
 // newInterval gives both nodes another configuration, one after the other.
 func newInterval(w *world, length time.Duration) func() {
 	interval := []time.Duration{50, 100, 200, 1000}[w.rng.IntN(4)] * time.Millisecond
-	interval = min(interval, w.intervalMax)
+	interval = min(max(interval, w.intervalMax/4), w.intervalMax)
 	preempt := w.chance(0.7)
 	first := w.rng.IntN(2)
 	change := func(n *node) {
-		n.cfg.Interval, n.cfg.Lease, n.cfg.Preempt = interval, vrrp.LeaseFor(interval), preempt
+		w.pace(&n.document, interval)
+		n.document.Preempt = preempt
 		w.note("configured", n.id, uint64(interval))
 		n.command(n.reconfigure)
 	}
@@ -248,6 +274,7 @@ func newInterval(w *world, length time.Duration) func() {
 }
 
 func (n *node) reconfigure() {
+	n.cfg = n.document
 	out, err := n.process.Reconfigure(n.w.time(), n.cfg)
 	if err != nil {
 		n.w.fail("node %d: %v", n.id, err)
@@ -260,7 +287,7 @@ func replay(w *world, _ time.Duration) func() {
 	w.note("replay", -1)
 	if len(w.recorded) > 0 {
 		for range 10 {
-			w.anyNode().arriveHeartbeat(w.recorded[w.rng.IntN(len(w.recorded))])
+			w.anyNode().arriveHeartbeat(heartbeat{sealed: w.recorded[w.rng.IntN(len(w.recorded))]})
 		}
 	}
 	return func() {}

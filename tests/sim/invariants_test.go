@@ -12,26 +12,38 @@ const never = -time.Hour
 
 // past is what a process did and met, as far as it explains what it does next.
 type past struct {
-	startedAt, backupAt time.Duration
+	// returnedAt is when the first link came up after all had been down.
+	backupAt, returnedAt time.Duration
 	// ownInterval was configured when the process became BACKUP.
 	ownInterval time.Duration
 	// sentAt and sentInterval are of the last advert that the machine sent.
 	sentAt       time.Duration
 	sentInterval time.Duration
 	// heardAt is when an advert of a living MASTER last reached the socket; heard
-	// is the priority of the last one that was handled.
+	// is what the MASTER last said its priority was, and heardInterval its interval. The sockets are read
+	// one after the other, so that one may be older.
 	heardAt       time.Duration
-	heardInterval time.Duration
 	heard         uint8
+	heardInterval time.Duration
 	saidGoodbye   bool
+	// beatAt is when a heartbeat of a MASTER was last handled, beat what it promised.
+	// askedAt is of the last question.
+	beatAt, beat, askedAt time.Duration
+	// renewedAt is when the fence was last opened; suspectUntil is until when a
+	// MASTER that slept through its lease may yield to any claim.
+	renewedAt, suspectUntil time.Duration
+	// wokeAt is when the last pause ended; graceUntil is until when a BACKUP that
+	// missed its timer by it takes its own stall for the reason of the silence.
+	wokeAt, graceUntil time.Duration
 	// offeredAt and acceptedAt are of the last handover.
 	offeredAt, acceptedAt time.Duration
 }
 
 func newPast(now, interval time.Duration) past {
 	return past{
-		startedAt: now, backupAt: now, ownInterval: interval, sentAt: never, sentInterval: interval,
-		heardAt: never, offeredAt: never, acceptedAt: never,
+		backupAt: now, returnedAt: never, ownInterval: interval, sentAt: never, sentInterval: interval, heardInterval: interval,
+		heardAt: never, wokeAt: now, graceUntil: never, offeredAt: never, acceptedAt: never,
+		beatAt: never, askedAt: never, renewedAt: now, suspectUntil: never,
 	}
 }
 
@@ -57,9 +69,11 @@ func (n *node) losesTo(c carrier, source netip.Addr, priority uint8) bool {
 // heard checks what the handling of an advert has led to (RFC 9568 §6.4.2 and
 // §6.4.3) and remembers it.
 func (n *node) heard(before vrrp.State, c carrier, p advert, a vrrp.Advertisement) {
-	n.past.saidGoodbye = a.Priority == 0
-	if a.Priority > 0 {
-		n.past.heard = a.Priority
+	if a.Priority != vrrp.PriorityQuestion {
+		n.past.saidGoodbye = a.Priority == 0
+	}
+	if a.Priority > vrrp.PriorityQuestion {
+		n.past.heard, n.past.heardInterval = a.Priority, a.Interval
 	}
 	after := n.process.State()
 	if before == vrrp.Backup && after != vrrp.Backup {
@@ -90,9 +104,7 @@ func (n *node) checkTransition(t vrrp.Transition, why cause) {
 	switch t.Reason {
 	case vrrp.ReasonStartup:
 	case vrrp.ReasonPeerSilent:
-		if n.w.now-max(p.heardAt, p.backupAt) < 3*n.patienceInterval() {
-			reject("an advert came %v ago", now-p.heardAt)
-		}
+		n.checkSilence(reject)
 	case vrrp.ReasonPeerStopped:
 		if !p.saidGoodbye {
 			reject("nobody said so")
@@ -112,11 +124,11 @@ func (n *node) checkTransition(t vrrp.Transition, why cause) {
 	case vrrp.ReasonHandover:
 		n.checkHandover(t.To, why, reject)
 	case vrrp.ReasonOwnStall:
-		if now-p.sentAt < 5*p.sentInterval/2 {
+		if now-p.sentAt < 5*p.sentInterval/2 && now > p.suspectUntil {
 			reject("it advertised %v ago", now-p.sentAt)
 		}
 	case vrrp.ReasonIsolated:
-		if n.seesUp[lan] || n.seesUp[wan] || n.seesUp[ha] {
+		if n.usable {
 			reject("a link is up")
 		}
 	case vrrp.ReasonShutdown:
@@ -128,6 +140,28 @@ func (n *node) checkTransition(t vrrp.Transition, why cause) {
 	}
 	if t.To == vrrp.Backup {
 		p.backupAt, p.ownInterval = now, n.cfg.Interval
+	}
+}
+
+// checkSilence demands that a BACKUP has waited for the MASTER: for a down interval,
+// or for heartbeats and then for the answer to a question.
+func (n *node) checkSilence(reject func(string, ...any)) {
+	p, now := &n.past, n.w.now
+	if !n.usable {
+		reject("every link of it is down")
+	}
+	if now-max(p.heardAt, p.backupAt, p.returnedAt) >= 3*n.patienceInterval() {
+		if now < p.graceUntil && now-p.askedAt > 2*p.beat {
+			reject("it had slept itself, until %v ago", now-p.wokeAt)
+		}
+		return
+	}
+	if !n.w.beats || now-p.askedAt < p.beat || now-p.beatAt < p.beat*9/2 || max(p.heardAt, p.beatAt) > p.askedAt {
+		reject("an advert came %v, a heartbeat %v and the first link %v ago, and it asked %v ago",
+			now-p.heardAt, now-p.beatAt, now-p.returnedAt, now-p.askedAt)
+	}
+	if peer := n.w.nodes[1-n.id]; peer.servedSince < p.askedAt && n.w.watch.askableSince() < p.askedAt {
+		reject("node %d would have answered the question of %v ago", peer.id, now-p.askedAt)
 	}
 }
 
@@ -149,7 +183,7 @@ func (n *node) checkHandover(to vrrp.State, why cause, reject func(string, ...an
 		if why.beat == nil || !why.beat.TakeOver {
 			reject("nobody offered it")
 		}
-		if !n.seesUp[lan] && !n.seesUp[wan] && !n.seesUp[ha] {
+		if !n.usable {
 			reject("every link of it is down")
 		}
 		return
@@ -192,6 +226,9 @@ type watch struct {
 	// clearSince is since when every packet takes one carrier at least and both
 	// processes run; never while that is not so.
 	clearSince time.Duration
+	// askable is, for every fenced carrier, since when a question and its answer get
+	// through; notYet while they do not.
+	askable [carriers]time.Duration
 	// overlapSince is since when both fences are open; never if not.
 	overlapSince, overlapMax time.Duration
 	// servedFrom is from when one fence must always be open; closedSince is since
@@ -202,7 +239,32 @@ type watch struct {
 const notYet = time.Duration(1<<63 - 1)
 
 func newWatch() watch {
-	return watch{clearSince: never, overlapSince: never, servedFrom: notYet, closedSince: never}
+	v := watch{clearSince: never, overlapSince: never, servedFrom: notYet, closedSince: never}
+	for c := range carriers {
+		v.askable[c] = notYet
+	}
+	return v
+}
+
+func (v *watch) askableSince() time.Duration { return min(v.askable[lan], v.askable[wan]) }
+
+func (w *world) watchQuestions() {
+	for c := range ha {
+		switch ok := w.clear(0, c) && w.clear(1, c); {
+		case !ok:
+			w.watch.askable[c] = notYet
+		case w.watch.askable[c] == notYet:
+			w.watch.askable[c] = w.now
+		}
+	}
+	for _, n := range w.nodes {
+		switch serves := n.running() && n.process.State() == vrrp.Master; {
+		case !serves:
+			n.servedSince = notYet
+		case n.servedSince == notYet:
+			n.servedSince = w.now
+		}
+	}
 }
 
 // disturbed tells that the nodes may rightly know nothing of each other.
@@ -221,8 +283,8 @@ func (w *world) watchFences() {
 	for _, n := range w.nodes {
 		if n.fenceUntil > w.now {
 			open++
-			if w.now-n.leftAt > vrrp.LeaseFor(n.leftInterval) {
-				w.fail("node %d is open %v after its advert", n.id, w.now-n.leftAt)
+			if w.now-n.leftAt > n.leftLease {
+				w.fail("node %d is open %v after its lease was renewed, for %v", n.id, w.now-n.leftAt, n.leftLease)
 			}
 		}
 	}
@@ -230,6 +292,9 @@ func (w *world) watchFences() {
 		v.clearSince = never
 	} else if v.clearSince == never {
 		v.clearSince = w.now
+	}
+	if w.beats {
+		w.watchQuestions()
 	}
 	w.watchOverlap(open == 2)
 	w.watchGap(open == 0)

@@ -29,6 +29,8 @@ type link struct {
 	loss [2][]float64
 	// down counts what holds a node's end of the link down.
 	down [2]int
+	// newest is when the last packet of a sender arrives.
+	newest [2]time.Duration
 }
 
 // up tells whether a node sees the link up. The HA link is a cable: when one end
@@ -63,7 +65,12 @@ func (w *world) send(from int, c carrier, arrive func()) {
 		copies = 2
 	}
 	for range copies {
-		w.after(w.between(w.delayMin, w.delayMax), func() {
+		delay := w.between(w.delayMin, w.delayMax)
+		if !w.reorders {
+			delay = max(delay, l.newest[from]-w.now)
+			l.newest[from] = w.now + delay
+		}
+		w.after(delay, func() {
 			if w.up(1-from, c) && l.cut[from] == 0 {
 				arrive()
 			}
@@ -75,10 +82,9 @@ func (w *world) send(from int, c carrier, arrive func()) {
 type advert struct {
 	header  vrrp.Header
 	message []byte
-	// number is the sender's count of adverts; the rest is what message says.
+	// number is the sender's count of adverts, priority what message says.
 	number   uint64
 	priority uint8
-	interval time.Duration
 }
 
 // sendAdvert encodes and sends one advert.
@@ -91,16 +97,27 @@ func (w *world) sendAdvert(n *node, c carrier, priority uint8) {
 		w.fail("node %d sends what cannot be sent: %v", n.id, err)
 		return
 	}
-	p := advert{header: header, message: message, number: n.adverts, priority: priority, interval: n.cfg.Interval}
+	p := advert{header: header, message: message, number: n.adverts, priority: priority}
 	peer := w.nodes[1-n.id]
 	w.send(n.id, c, func() { peer.arrive(c, p) })
 }
 
-// sendHeartbeat sends one sealed heartbeat; an attacker may listen.
+// heartbeat is a heartbeat on its way. number is the sender's count; a replayed
+// one has none.
+type heartbeat struct {
+	sealed []byte
+	number uint64
+}
+
+// sendHeartbeat sends one sealed heartbeat. An attacker may listen, but cannot
+// hold back what it hears.
 func (w *world) sendHeartbeat(n *node, sealed []byte) {
-	if len(w.recorded) < 1000 {
-		w.recorded = append(w.recorded, slices.Clone(sealed))
-	}
 	peer := w.nodes[1-n.id]
-	w.send(n.id, ha, func() { peer.arriveHeartbeat(sealed) })
+	b := heartbeat{sealed: sealed, number: n.heartbeats}
+	w.send(n.id, ha, func() {
+		peer.arriveHeartbeat(b)
+		if len(w.recorded) < 1000 {
+			w.recorded = append(w.recorded, slices.Clone(sealed))
+		}
+	})
 }

@@ -9,9 +9,10 @@ import (
 // node is one machine: the elector process, what waits in its sockets, and the
 // kernel's fence, which outlives the process.
 type node struct {
-	w   *world
-	id  int
-	cfg vrrp.GroupConfig
+	w  *world
+	id int
+	// document is what the node is meant to be, cfg what the process knows of it.
+	document, cfg vrrp.GroupConfig
 
 	// process is nil while the elector does not run. incarnation counts processes,
 	// so that a wake-up of one that has died is nobody's.
@@ -19,27 +20,36 @@ type node struct {
 	channel     *vrrp.HeartbeatChannel
 	incarnation uint64
 	paused      int
+	// frozen counts what keeps packets from reaching the machine.
+	frozen int
 	// stopped counts what keeps the process from running: crashes, orderly stops.
-	stopped  int
-	wakeAt   time.Duration
-	adverts  uint64
-	inbox    [carriers][]advert
-	beats    [][]byte
-	commands []func()
+	stopped int
+	wakeAt  time.Duration
+	// adverts and heartbeats count what was sent.
+	adverts    uint64
+	heartbeats uint64
+	inbox      [carriers][]advert
+	beats      []heartbeat
+	commands   []func()
 
 	// seesUp is what the process knows of its links; notReady counts what keeps its
 	// session table from being complete.
 	seesUp   [carriers]bool
 	notReady int
+	// recoveredAt is when something worked again that had been broken.
+	usable, broken bool
+	recoveredAt    time.Duration
 
 	fenceUntil time.Duration
-	// leftAt is when the advert that opened the fence left, kept its number and
-	// leftInterval what it announced; keptKnown tells that it has reached the
-	// peer's present process.
-	leftAt       time.Duration
-	leftInterval time.Duration
-	kept         uint64
-	keptKnown    bool
+	// leftAt is when the fence was last opened, for leftLease. The advert with the
+	// number kept, or the heartbeat with the number keptBeat, told the peer;
+	// keptKnown tells that it has reached its present process.
+	leftAt, leftLease time.Duration
+	kept, keptBeat    uint64
+	keptKnown         bool
+
+	// servedSince is since when the process runs as MASTER; notYet while it does not.
+	servedSince time.Duration
 
 	past        past
 	transitions int
@@ -48,7 +58,7 @@ type node struct {
 }
 
 func newNode(w *world, id int, cfg vrrp.GroupConfig) *node {
-	return &node{w: w, id: id, cfg: cfg}
+	return &node{w: w, id: id, document: cfg, cfg: cfg, servedSince: notYet}
 }
 
 // running tells that the process handles what comes.
@@ -56,6 +66,7 @@ func (n *node) running() bool { return n.process != nil && n.paused == 0 }
 
 // start starts the process.
 func (n *node) start() {
+	n.cfg = n.document
 	group, err := vrrp.NewGroup(n.cfg)
 	if err != nil {
 		n.w.fail("node %d: %v", n.id, err)
@@ -87,25 +98,30 @@ func (n *node) die() {
 	n.inbox, n.beats, n.commands = [carriers][]advert{}, nil, nil
 }
 
+// listens tells that packets reach the sockets of a process.
+func (n *node) listens() bool {
+	return n.process != nil && n.frozen == 0 && n.process.State() != vrrp.Initialize
+}
+
 func (n *node) arrive(c carrier, p advert) {
-	if n.process == nil {
+	if !n.listens() {
 		return
 	}
 	n.inbox[c] = append(n.inbox[c], p)
 	if peer := n.w.nodes[1-n.id]; p.number == peer.kept {
 		peer.keptKnown = true
 	}
-	if p.priority > 0 {
-		n.past.heardAt, n.past.heardInterval = n.w.now, p.interval
+	if p.priority > vrrp.PriorityQuestion {
+		n.past.heardAt = n.w.now
 	}
 	n.round()
 }
 
-func (n *node) arriveHeartbeat(sealed []byte) {
-	if n.process == nil {
+func (n *node) arriveHeartbeat(b heartbeat) {
+	if n.process == nil || n.frozen > 0 {
 		return
 	}
-	n.beats = append(n.beats, sealed)
+	n.beats = append(n.beats, b)
 	n.round()
 }
 
@@ -123,6 +139,9 @@ func (n *node) command(do func()) {
 func (n *node) round() {
 	if !n.running() {
 		return
+	}
+	if n.cfg.Beat > 0 && n.w.now-n.past.renewedAt >= n.cfg.Lease {
+		n.past.suspectUntil = n.w.now + n.cfg.Interval
 	}
 	if n.w.mutation == tickFirst {
 		n.apply(n.process.Tick(n.w.time()), cause{})
@@ -185,10 +204,16 @@ func (n *node) receive(c carrier, p advert) {
 	n.heard(before, c, p, a)
 }
 
-func (n *node) receiveHeartbeat(sealed []byte) {
-	beat, verdict := n.channel.Open(n.w.time(), sealed, n.process.DownInterval())
+func (n *node) receiveHeartbeat(b heartbeat) {
+	beat, verdict := n.channel.Open(n.w.time(), b.sealed, n.process.DownInterval())
 	n.w.note("heartbeat", n.id, uint64(verdict), beat.Term)
 	if verdict == vrrp.HeartbeatTrusted {
+		if beat.State == vrrp.Master {
+			n.past.beatAt, n.past.beat, n.past.heard = n.w.now, beat.Beat, beat.Priority
+		}
+		if peer := n.w.nodes[1-n.id]; b.number == peer.keptBeat {
+			peer.keptKnown = true
+		}
 		n.apply(n.process.ReceiveHeartbeat(n.w.time(), beat), cause{beat: &beat})
 	}
 }
@@ -202,9 +227,27 @@ func (n *node) tellFitness() {
 			failed++
 		}
 	}
-	n.apply(n.process.SetFitness(n.w.time(), vrrp.Fitness{Failed: failed, Ready: n.notReady == 0}), cause{})
+	if usable && !n.usable {
+		n.past.returnedAt = n.w.now
+	}
+	n.usable = usable
+	if n.broken && failed == 0 {
+		n.recoveredAt = n.w.now
+		n.w.after(recovery, func() { n.command(n.tellFitness) })
+	}
+	n.broken = failed > 0
+	n.apply(n.process.SetFitness(n.w.time(), vrrp.Fitness{
+		Failed: failed, Ready: n.notReady == 0,
+		Recovering: n.recoveredAt > 0 && n.w.now < n.recoveredAt+recovery && n.process.State() != vrrp.Master,
+	}), cause{})
 	n.apply(n.process.SetUsable(n.w.time(), usable), cause{})
+	if !usable && n.process.State() == vrrp.Master {
+		n.w.fail("node %d stays MASTER although every link of it is down", n.id)
+	}
 }
+
+// recovery is for how long a BACKUP that works again counts as less than healthy.
+const recovery = time.Second
 
 // apply does what the machine asks for, in the order of the fields.
 func (n *node) apply(out vrrp.Output, why cause) {
@@ -215,11 +258,22 @@ func (n *node) apply(out vrrp.Output, why cause) {
 	if out.Transition != nil {
 		n.w.note(out.Transition.Reason.String(), n.id, uint64(out.Transition.To), out.Transition.Term)
 		n.checkTransition(*out.Transition, why)
+		if out.Transition.To == vrrp.Master {
+			n.w.after(n.w.between(0, 5*time.Millisecond), func() { n.command(n.tellFitness) })
+		}
 	}
 	if out.Advertise {
 		n.advertise(out.Priority, out.Transition)
 	}
+	if out.Renew && !out.Advertise && (n.w.up(n.id, lan) || n.w.up(n.id, wan)) {
+		n.openFence(out.Transition)
+		n.kept, n.keptBeat = 0, n.heartbeats+1
+	}
+	if out.Ask {
+		n.ask()
+	}
 	if out.Heartbeat {
+		n.heartbeats++
 		beat := n.process.Heartbeat()
 		if beat.TakeOver {
 			n.past.offeredAt = n.w.now
@@ -241,27 +295,41 @@ func (n *node) advertise(priority uint8, t *vrrp.Transition) {
 			n.w.sendAdvert(n, c, priority)
 		}
 	}
-	if left {
-		n.openFence(priority, t)
+	switch {
+	case priority == 0:
+		if left {
+			n.fenceUntil = 0
+		}
+		return
+	case left:
+		n.openFence(t)
+		n.kept, n.keptBeat = n.adverts, 0
 	}
-	if priority > 0 {
-		n.past.sentAt, n.past.sentInterval = n.w.now, n.cfg.Interval
+	n.past.sentAt, n.past.sentInterval = n.w.now, n.cfg.Interval
+}
+
+// ask sends a question on every carrier that is not private. It opens no fence.
+func (n *node) ask() {
+	n.adverts++
+	n.w.note("ask", n.id)
+	n.past.askedAt = n.w.now
+	for c := range carriers {
+		if c.fenced() && n.w.up(n.id, c) {
+			n.w.sendAdvert(n, c, vrrp.PriorityQuestion)
+		}
 	}
 }
 
-func (n *node) openFence(priority uint8, t *vrrp.Transition) {
-	if priority == 0 {
-		n.fenceUntil = 0
-		return
-	}
+func (n *node) openFence(t *vrrp.Transition) {
 	lease := n.cfg.Lease
 	if n.w.mutation == longLease {
 		lease = 4 * n.cfg.Interval
 	}
 	wasOpen := n.fenceUntil > n.w.now
 	n.fenceUntil = n.w.now + lease
-	n.leftAt, n.leftInterval = n.w.now, n.cfg.Interval
-	n.kept, n.keptKnown = n.adverts, false
+	n.leftAt, n.leftLease = n.w.now, n.cfg.Lease
+	n.past.renewedAt = n.w.now
+	n.keptKnown = false
 	if !wasOpen {
 		n.checkOpening(t)
 	}

@@ -55,7 +55,7 @@ func (w *world) settle(end time.Duration) {
 	served := end + 2*w.downMax() + 2*w.intervalMax + 100*time.Millisecond
 	w.watch.servedFrom = served
 	// Then a session table, patience with an impaired peer, and a preemption.
-	stable := served + syncMax + 2*time.Second + 3*w.downMax()
+	stable := served + syncMax + recovery + 2*time.Second + 3*w.downMax()
 	w.run(stable)
 	before := w.transitions()
 	w.run(stable + 15*w.intervalMax)
@@ -183,19 +183,23 @@ func TestMutations(t *testing.T) {
 }
 
 // calm returns a run without chance: both nodes start at once and are ready.
-func calm(seed uint64) *world {
+func calm(t *testing.T, seed uint64) *world {
+	t.Helper()
 	w := newWorld(seed, noMutation)
 	for _, n := range w.nodes {
 		n.start()
 	}
 	w.run(10 * w.intervalMax)
+	if w.violation != "" {
+		t.Fatalf("seed %d %s", seed, w.violation)
+	}
 	return w
 }
 
 func TestQuietNetworkElectsOnce(t *testing.T) {
 	t.Parallel()
 	for seed := uint64(1); seed <= 100; seed++ {
-		w := calm(seed)
+		w := calm(t, seed)
 		// An equal pair may both speak up at first; then the address decides.
 		elected := w.transitions()
 		w.run(1000 * w.intervalMax)
@@ -210,7 +214,7 @@ func TestQuietNetworkElectsOnce(t *testing.T) {
 func TestPlannedHandoverIsSeamless(t *testing.T) {
 	t.Parallel()
 	for seed := uint64(1); seed <= 200; seed++ {
-		w := calm(seed)
+		w := calm(t, seed)
 		before := w.transitions()
 		w.watch.closedMax, w.watch.overlapMax = 0, 0
 		for range 5 {
@@ -229,6 +233,16 @@ func TestPlannedHandoverIsSeamless(t *testing.T) {
 	}
 }
 
+// afterDeath is for how long no fence is open when the MASTER dies without a word.
+func afterDeath(w *world) time.Duration {
+	n := w.nodes[1]
+	if w.beats {
+		// A question, and the wait for its answer.
+		return n.cfg.Beat + w.delayMax + wakeJitter
+	}
+	return n.process.DownInterval() - n.cfg.Lease + w.delayMax
+}
+
 // TestFailoverTime bounds how long nobody is MASTER after a single fault.
 func TestFailoverTime(t *testing.T) {
 	t.Parallel()
@@ -244,18 +258,15 @@ func TestFailoverTime(t *testing.T) {
 			return skew(w) + w.delayMax
 		}},
 		// The fence of the dead stays open for up to a lease of the silence.
-		{"killed", func(w *world) { n := w.master(); n.stopped++; n.die() }, func(w *world) time.Duration {
-			return w.nodes[1].process.DownInterval() - w.nodes[1].cfg.Lease + w.delayMax
-		}},
-		{"paused", func(w *world) { w.master().paused++ }, func(w *world) time.Duration {
-			return w.nodes[1].process.DownInterval() - w.nodes[1].cfg.Lease + w.delayMax
-		}},
+		{"killed", func(w *world) { n := w.master(); n.stopped++; n.die() }, afterDeath},
+		{"paused", func(w *world) { w.master().paused++ }, afterDeath},
+		{"frozen", func(w *world) { w.master().paused++; w.master().frozen++ }, afterDeath},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			for seed := uint64(1); seed <= 200; seed++ {
-				w := calm(seed)
+				w := calm(t, seed)
 				w.run(w.now + w.between(0, w.intervalMax))
 				old := w.master()
 				bound := tt.bound(w) + wakeJitter

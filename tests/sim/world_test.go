@@ -20,9 +20,12 @@ type world struct {
 	nodes    [2]*node
 	links    [carriers]link
 	// delayMin and delayMax bound how long a packet takes; duplicates is the share
-	// of packets that come twice.
+	// of packets that come twice, reorders lets packets of a carrier overtake.
 	delayMin, delayMax time.Duration
 	duplicates         float64
+	reorders           bool
+	// beats tells that the MASTER renews its lease with heartbeats.
+	beats bool
 	// intervalMax is the longest interval that either node ever has.
 	intervalMax time.Duration
 	watch       watch
@@ -54,28 +57,43 @@ func newWorld(seed uint64, m mutation) *world {
 	}
 	interval := []time.Duration{50, 100, 100, 200, 1000}[w.rng.IntN(5)] * time.Millisecond
 	w.intervalMax = interval
+	w.beats = w.rng.IntN(2) == 0
 	w.delayMin = interval / 200
 	w.delayMax = w.delayMin + w.between(0, interval/10)
+	if w.beats {
+		// An answer must come back within the shortest beat.
+		w.delayMin = interval / 1000
+		w.delayMax = w.delayMin + w.between(0, interval/60)
+	}
 	equal := w.rng.IntN(4) == 0
 	preempt := w.rng.IntN(4) != 0
 	for id := range w.nodes {
-		cfg := vrrp.GroupConfig{
-			Interval: interval, Lease: vrrp.LeaseFor(interval), Preempt: preempt, HasPeer: true,
-			Priority: 200, Rank: 1,
-		}
+		cfg := vrrp.GroupConfig{Preempt: preempt, HasPeer: true, Priority: 200, Rank: 1}
+		w.pace(&cfg, interval)
 		if id == 1 && !equal {
 			cfg.Priority, cfg.Rank = 180, 0
 		}
 		for c := range carriers {
 			cfg.Carriers = append(cfg.Carriers, vrrp.Carrier{
-				Name: carrier(c).String(), VRID: uint8(10 + c),
+				Name: c.String(), VRID: uint8(10 + c),
 				Source:    netip.AddrFrom4([4]byte{10, byte(c), 0, byte(2 + id)}),
 				Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, byte(c), 0, 1})},
+				Peer:      netip.AddrFrom4([4]byte{10, byte(c), 0, byte(3 - id)}),
+				Private:   c == ha,
 			})
 		}
 		w.nodes[id] = newNode(w, id, cfg)
 	}
 	return w
+}
+
+// pace sets the times of a configuration.
+func (w *world) pace(cfg *vrrp.GroupConfig, interval time.Duration) {
+	cfg.Interval, cfg.Beat, cfg.Lease = interval, 0, vrrp.LeaseFor(interval)
+	if w.beats {
+		cfg.Beat = vrrp.BeatFor(interval)
+		cfg.Lease = vrrp.BeatLease(cfg.Beat)
+	}
 }
 
 // after runs do when d has passed.

@@ -102,7 +102,7 @@ func (e *elector) open(now time.Time) {
 	}
 	// A carrier that comes up while this node is MASTER must hear of it at once.
 	if opened && e.group != nil && e.group.State() == vrrp.Master {
-		e.advertise(e.group.Priority())
+		e.advertise(now, e.group.Priority())
 		e.announce()
 	}
 	e.reportAt = now
@@ -135,7 +135,7 @@ func (e *elector) encode(c *carrier, priority uint8) ([]byte, error) {
 }
 
 // advertise sends an advert on every carrier.
-func (e *elector) advertise(priority uint8) {
+func (e *elector) advertise(now time.Time, priority uint8) {
 	for _, c := range e.carriers {
 		if c.port == nil {
 			continue
@@ -147,7 +147,43 @@ func (e *elector) advertise(priority uint8) {
 		c.note(err)
 		if err == nil {
 			c.sent++
+			e.advertisedAt = now
 		}
+	}
+}
+
+// renew renews the lease without an advert. Who could not send his adverts must not
+// keep it: the others hear nothing of him.
+func (e *elector) renew(now time.Time) {
+	if now.Sub(e.advertisedAt) > 2*e.cfg.Interval {
+		return
+	}
+	for _, c := range e.carriers {
+		if c.port == nil || c.cfg.VirtualLink == "" {
+			continue
+		}
+		b, err := e.encode(c, e.group.Priority())
+		if err == nil {
+			err = c.port.Renew(b)
+		}
+		if err == nil {
+			return // the lease is the whole group's
+		}
+		c.note(err)
+	}
+}
+
+// ask asks on every carrier but the HA link whether the MASTER lives.
+func (e *elector) ask() {
+	for _, c := range e.carriers {
+		if c.port == nil || c.cfg.VirtualLink == "" {
+			continue
+		}
+		b, err := e.encode(c, vrrp.PriorityQuestion)
+		if err == nil {
+			err = c.port.Ask(b)
+		}
+		c.note(err)
 	}
 }
 

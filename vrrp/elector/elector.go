@@ -26,6 +26,11 @@ const (
 	orphanLife = time.Minute
 	// retryInterval is how often a carrier that could not be opened is tried again.
 	retryInterval = time.Second
+	// maxAwake is after how long without a sleep of at least minSleep the elector
+	// pauses for a breath.
+	maxAwake = 20 * time.Millisecond
+	minSleep = 50 * time.Microsecond
+	breath   = 2 * time.Millisecond
 	// maxDrain bounds how many packets of one socket are read in one round, so that
 	// a flood on one carrier cannot starve the others or the timers.
 	maxDrain = 512
@@ -52,6 +57,9 @@ type elector struct {
 	// commandBuf holds one command.
 	commandBuf []byte
 
+	// advertisedAt is when an advert last left by any carrier.
+	advertisedAt time.Time
+
 	since         time.Time
 	reason        vrrp.Reason
 	handoverError string
@@ -62,6 +70,9 @@ type elector struct {
 	// orphanedAt is since when there is no node; zero while there is one.
 	orphanedAt time.Time
 	stopping   bool
+	// awakeSince is when the process last slept; breaths counts forced pauses.
+	awakeSince time.Time
+	breaths    uint64
 }
 
 // Run elects until ctx ends, the node asks for the end or no node has come back
@@ -122,11 +133,34 @@ func (e *elector) wait(wake int) error {
 	if e.beats != nil && e.beats.fd >= 0 {
 		fds = append(fds, unix.PollFd{Fd: int32(e.beats.fd), Events: unix.POLLIN})
 	}
-	timeout := unix.NsecToTimespec(int64(e.untilDeadline()))
+	before := time.Now()
+	if err := sleep(fds, e.untilDeadline()); err != nil {
+		return err
+	}
+	return e.breathe(before)
+}
+
+func sleep(fds []unix.PollFd, wait time.Duration) error {
+	timeout := unix.NsecToTimespec(int64(wait))
 	if _, err := unix.Ppoll(fds, &timeout, nil); err != nil && !errors.Is(err, unix.EINTR) {
 		return fmt.Errorf("wait for adverts: %w", err)
 	}
 	return nil
+}
+
+// breathe lets the rest of the machine run when this real-time process has found
+// no reason to sleep for long: in a flood of adverts, or for a fault of its own.
+func (e *elector) breathe(before time.Time) error {
+	now := time.Now()
+	if now.Sub(before) >= minSleep {
+		e.awakeSince = now
+	}
+	if now.Sub(e.awakeSince) < maxAwake {
+		return nil
+	}
+	e.breaths++
+	e.awakeSince = now.Add(breath)
+	return sleep(nil, breath)
 }
 
 // untilDeadline returns how long nothing is due.
@@ -296,7 +330,13 @@ func (e *elector) apply(now time.Time, out vrrp.Output) {
 		e.revoke()
 	}
 	if out.Advertise {
-		e.advertise(out.Priority)
+		e.advertise(now, out.Priority)
+	}
+	if out.Renew && !out.Advertise {
+		e.renew(now)
+	}
+	if out.Ask {
+		e.ask()
 	}
 	if out.Heartbeat && e.beats != nil {
 		e.beats.send(e.group.Heartbeat())

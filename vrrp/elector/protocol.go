@@ -30,6 +30,8 @@ type Fitness struct {
 // Configuration is all that the elector needs to know of the document.
 type Configuration struct {
 	Interval time.Duration `json:"interval"`
+	// Beat is zero where the lease hangs on the adverts alone.
+	Beat     time.Duration `json:"beat"`
 	Lease    time.Duration `json:"lease"`
 	Priority uint8         `json:"priority"`
 	Rank     uint8         `json:"rank"`
@@ -44,10 +46,12 @@ type Carrier struct {
 	Name      string `json:"name"`
 	Interface string `json:"interface"`
 	// VirtualLink is the macvlan that adverts leave by; empty on the HA link.
-	VirtualLink string       `json:"virtual_link,omitempty"`
-	VRID        uint8        `json:"vrid"`
-	Source      netip.Addr   `json:"source"`
-	Addresses   []netip.Addr `json:"addresses"`
+	VirtualLink string     `json:"virtual_link,omitempty"`
+	VRID        uint8      `json:"vrid"`
+	Source      netip.Addr `json:"source"`
+	// Peer is the other member's address on the link; zero for a single router.
+	Peer      netip.Addr   `json:"peer"`
+	Addresses []netip.Addr `json:"addresses"`
 }
 
 // Heartbeat tells how to reach the peer's elector.
@@ -80,6 +84,8 @@ type Report struct {
 	Carriers   []CarrierReport `json:"carriers"`
 	Heartbeats HeartbeatReport `json:"heartbeats"`
 	Scheduling Scheduling      `json:"scheduling"`
+	// Breaths counts the pauses that the elector was forced to make; see maxAwake.
+	Breaths uint64 `json:"breaths"`
 	// Error says why the newest configuration was refused; empty if it was not.
 	Error string `json:"error,omitempty"`
 }
@@ -121,10 +127,11 @@ func (c Configuration) group() vrrp.GroupConfig {
 	for i, carrier := range c.Carriers {
 		carriers[i] = vrrp.Carrier{
 			Name: carrier.Name, VRID: carrier.VRID, Source: carrier.Source, Addresses: carrier.Addresses,
+			Peer: carrier.Peer, Private: carrier.VirtualLink == "",
 		}
 	}
 	return vrrp.GroupConfig{
-		Interval: c.Interval, Lease: c.Lease, Priority: c.Priority, Rank: c.Rank,
+		Interval: c.Interval, Beat: c.Beat, Lease: c.Lease, Priority: c.Priority, Rank: c.Rank,
 		Preempt: c.Preempt, HasPeer: c.Heartbeat != nil, Carriers: carriers,
 	}
 }

@@ -23,6 +23,11 @@ type Scheduling struct {
 // below the kernel's own threads.
 const realTimePriority = 10
 
+// realTimeLimit is how long, in microseconds, a thread may run without sleeping
+// before the kernel ends the process. The elector's rounds take microseconds; one
+// that does not end would starve the whole machine, which is worse than a failover.
+const realTimeLimit = 300_000
+
 // realTimeVariable carries the outcome of the attempt over the exec.
 const realTimeVariable = "TANDEM_ELECTOR_SCHEDULING"
 
@@ -58,6 +63,10 @@ func execRealTime() error {
 	attr := &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: realTimePriority}
 	if err := unix.SchedSetAttr(0, attr, 0); err != nil {
 		return fmt.Errorf("real-time scheduling is not permitted: %w (grant CAP_SYS_NICE or LimitRTPRIO)", err)
+	}
+	limit := &unix.Rlimit{Cur: realTimeLimit, Max: realTimeLimit}
+	if err := unix.Setrlimit(unix.RLIMIT_RTTIME, limit); err != nil {
+		return fmt.Errorf("limit real-time scheduling: %w", err)
 	}
 	self, err := os.Executable()
 	if err == nil {

@@ -132,6 +132,20 @@ func TestClosingFrames(t *testing.T) {
 	}
 }
 
+func TestRenewalOpensAndDoesNotLeave(t *testing.T) {
+	l := newLab(t)
+	l.cfg.Lease = time.Minute
+	l.ensure(t)
+	frame := advert(vmac, 2, 100)
+	send(t, l.v0, frame)
+	if !l.open(t) {
+		t.Error("closed after a renewal")
+	}
+	if n := count(collect(t, l.b0, quiet), func(f []byte) bool { return bytes.HasPrefix(f, frame) }); n > 0 {
+		t.Errorf("%d renewals on the wire", n)
+	}
+}
+
 func TestPriorityZeroLeavesThroughClosedFence(t *testing.T) {
 	l := newLab(t)
 	send(t, l.v0, advert(vmac, 255, 0))

@@ -29,6 +29,9 @@ const (
 	// advertTTL their TTL (§5.1.1.3).
 	ipProtocolVRRP = 112
 	advertTTL      = 255
+	// renewalTTL marks a frame that renews the lease between two advertisements
+	// and that nobody hears.
+	renewalTTL = 2
 
 	// dynsetDelete is NFT_DYNSET_OP_DELETE of linux/netfilter/nf_tables.h.
 	dynsetDelete = 2
@@ -104,28 +107,35 @@ func linkEgress(device string, lease time.Duration) chain {
 		equal(network(16, 4), []byte{224, 0, 0, 18}),
 		equal(network(9, 1), []byte{ipProtocolVRRP}),
 	)
-	ttl := func(op expr.CmpOp) []expr.Any { return compare(op, network(8, 1), []byte{advertTTL}) }
+	ttl := func(op expr.CmpOp, value byte) []expr.Any { return compare(op, network(8, 1), []byte{value}) }
 	const text = "ip daddr 224.0.0.18 ip protocol 112 "
 	return chain{
 		name: "egress-" + device, device: device,
 		hook: nftables.ChainHookEgress, policy: nftables.ChainPolicyDrop,
 		rules: []rule{
 			{
+				// Between two advertisements the daemon renews the lease without a word
+				// to anybody, so that it can be much shorter than their interval.
+				text:   text + "ip ttl 2 update @lease timeout " + lease.String() + " drop",
+				match:  slices.Concat(advert, ttl(expr.CmpOpEq, renewalTTL)),
+				action: append(leaseOperation(unix.NFT_DYNSET_OP_UPDATE, lease), verdict(expr.VerdictDrop)),
+			},
+			{
 				// The daemon's way to close the fence without a word to anybody.
 				text:   text + "ip ttl != 255 delete @lease drop",
-				match:  slices.Concat(advert, ttl(expr.CmpOpNeq)),
+				match:  slices.Concat(advert, ttl(expr.CmpOpNeq, advertTTL)),
 				action: append(leaseOperation(dynsetDelete, 0), verdict(expr.VerdictDrop)),
 			},
 			{
 				// Priority 0 says that the MASTER leaves (RFC 9568 §5.2.4).
 				text: text + "ip ttl 255 @th,16,8 0 delete @lease accept",
-				match: slices.Concat(advert, ttl(expr.CmpOpEq),
+				match: slices.Concat(advert, ttl(expr.CmpOpEq, advertTTL),
 					equal(&expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 1}, []byte{0})),
 				action: append(leaseOperation(dynsetDelete, 0), verdict(expr.VerdictAccept)),
 			},
 			{
 				text:   text + "ip ttl 255 update @lease timeout " + lease.String() + " accept",
-				match:  slices.Concat(advert, ttl(expr.CmpOpEq)),
+				match:  slices.Concat(advert, ttl(expr.CmpOpEq, advertTTL)),
 				action: append(leaseOperation(unix.NFT_DYNSET_OP_UPDATE, lease), verdict(expr.VerdictAccept)),
 			},
 			leaseAccept(),

@@ -42,11 +42,13 @@ type Port struct {
 	// outgoing is the name of the link that frames are sent through.
 	outgoing string
 	mac      [6]byte
-	// receiver and sender are packet sockets; member keeps the membership in the
-	// multicast group alive.
-	receiver, sender, member int
-	// toGroup and toAll are the link-layer destinations of adverts and of ARP.
-	toGroup, toAll unix.SockaddrLinklayer
+	// receiver, sender and asker are packet sockets; the last one sends from the
+	// physical interface. member keeps the membership in the multicast group alive.
+	receiver, sender, asker, member int
+	// toGroup and toAll are the link-layer destinations of adverts and of ARP,
+	// toGroupOwn that of messages from the physical interface, ownMAC its address.
+	toGroup, toAll, toGroupOwn unix.SockaddrLinklayer
+	ownMAC                     [6]byte
 	// physical asks the kernel for the flags of the physical interface.
 	physical *unix.Ifreq
 	// frame is the buffer in which frames are built.
@@ -63,7 +65,7 @@ func broadcastMAC() [6]byte { return [6]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 func Open(c Config) (*Port, error) {
 	p := &Port{
 		config: c, outgoing: c.VirtualLink,
-		receiver: -1, sender: -1, member: -1,
+		receiver: -1, sender: -1, asker: -1, member: -1,
 		frame: make([]byte, 0, maxFrame),
 	}
 	if err := p.open(); err != nil {
@@ -96,11 +98,16 @@ func (p *Port) open() error {
 	}
 	p.toGroup = linkLayer(outgoing, unix.ETH_P_IP, groupMAC())
 	p.toAll = linkLayer(outgoing, unix.ETH_P_ARP, broadcastMAC())
+	p.toGroupOwn = linkLayer(physical, unix.ETH_P_IP, groupMAC())
+	p.ownMAC = [6]byte(physical.HardwareAddr)
 	if p.receiver, err = openReceiver(physical); err != nil {
 		return fmt.Errorf("receive on %s: %w", physical.Name, err)
 	}
 	if p.sender, err = openSender(outgoing); err != nil {
 		return fmt.Errorf("send through %s: %w", outgoing.Name, err)
+	}
+	if p.asker, err = openSender(physical); err != nil {
+		return fmt.Errorf("send through %s: %w", physical.Name, err)
 	}
 	if p.member, err = joinGroup(physical); err != nil {
 		return fmt.Errorf("join %v on %s: %w", vrrp.MulticastIPv4(), physical.Name, err)
@@ -112,7 +119,7 @@ func (p *Port) open() error {
 // CPU uses them.
 func (p *Port) Close() error {
 	var errs []error
-	for _, fd := range []*int{&p.receiver, &p.sender, &p.member} {
+	for _, fd := range []*int{&p.receiver, &p.sender, &p.asker, &p.member} {
 		if *fd < 0 {
 			continue
 		}

@@ -22,6 +22,8 @@ const (
 	// revokingTTL keeps a revocation from being taken for an advert (RFC 9568
 	// §5.1.1.3), should it leave the node in spite of all.
 	revokingTTL = 1
+	// renewingTTL tells the fence that the frame only renews the lease.
+	renewingTTL = 2
 )
 
 // Advertise sends a VRRP message to the group, from the virtual MAC address and
@@ -45,13 +47,55 @@ func (p *Port) Revoke(payload []byte) error {
 	return err
 }
 
+// Renew hands the fence a message that renews the lease between two
+// advertisements and that nobody hears.
+func (p *Port) Renew(payload []byte) error {
+	const verb = "renew lease through"
+	if err := p.requireUp(); err != nil {
+		return explain(verb, p.outgoing, err)
+	}
+	err := p.sendMessage(verb, payload, renewingTTL)
+	if errors.Is(err, unix.ENOBUFS) {
+		return nil // the fence has dropped the frame, as it should
+	}
+	return err
+}
+
+// Ask sends a VRRP message to the group from the physical interface and with its
+// own MAC address, so that no switch learns the virtual one from it and no lease
+// depends on it. A living MASTER answers a message of lower priority at once
+// (RFC 9568 §6.4.3).
+func (p *Port) Ask(payload []byte) error {
+	const verb = "ask the MASTER through"
+	if err := p.requireUp(); err != nil {
+		return explain(verb, p.config.Interface, err)
+	}
+	frame, err := p.message(verb, p.ownMAC, payload, vrrp.TTL)
+	if err != nil {
+		return err
+	}
+	if err := unix.Sendto(p.asker, frame, unix.MSG_DONTWAIT, &p.toGroupOwn); err != nil {
+		return explain(verb, p.config.Interface, err)
+	}
+	return nil
+}
+
 func (p *Port) sendMessage(verb string, payload []byte, ttl uint8) error {
+	frame, err := p.message(verb, p.mac, payload, ttl)
+	if err != nil {
+		return err
+	}
+	return p.send(verb, frame, &p.toGroup)
+}
+
+// message builds the frame of a VRRP message to the group.
+func (p *Port) message(verb string, from [6]byte, payload []byte, ttl uint8) ([]byte, error) {
 	if len(payload) > maxFrame-ethernetHeader-ipv4Header {
-		return fmt.Errorf("%s %s: %d octets are longer than any advertisement", verb, p.outgoing, len(payload))
+		return nil, fmt.Errorf("%s %s: %d octets are longer than any advertisement", verb, p.outgoing, len(payload))
 	}
 	group := vrrp.MulticastIPv4().As4()
 	source := p.config.Source.As4()
-	b := p.ethernet(groupMAC(), unix.ETH_P_IP)
+	b := p.ethernet(groupMAC(), from, unix.ETH_P_IP)
 	b = append(b, 0x45, networkControl)
 	b = binary.BigEndian.AppendUint16(b, uint16(ipv4Header+len(payload)))
 	// A datagram that may not be fragmented needs no identification (RFC 6864 §4.1).
@@ -60,7 +104,7 @@ func (p *Port) sendMessage(verb string, payload []byte, ttl uint8) error {
 	b = append(b, group[:]...)
 	header := b[ethernetHeader:]
 	binary.BigEndian.PutUint16(header[offsetHeaderSum:], ^headerSum(header))
-	return p.send(verb, append(b, payload...), &p.toGroup)
+	return append(b, payload...), nil
 }
 
 // Announce broadcasts a gratuitous ARP request for a virtual IPv4 address, with
@@ -86,12 +130,12 @@ func (p *Port) Announce(addr netip.Addr) error {
 	if err := p.requireUp(); err != nil {
 		return explain(verb, p.outgoing, err)
 	}
-	return p.send(verb, append(p.ethernet(broadcastMAC(), unix.ETH_P_ARP), body...), &p.toAll)
+	return p.send(verb, append(p.ethernet(broadcastMAC(), p.mac, unix.ETH_P_ARP), body...), &p.toAll)
 }
 
-func (p *Port) ethernet(destination [6]byte, etherType uint16) []byte {
+func (p *Port) ethernet(destination, source [6]byte, etherType uint16) []byte {
 	b := append(p.frame[:0], destination[:]...)
-	b = append(b, p.mac[:]...)
+	b = append(b, source[:]...)
 	return binary.BigEndian.AppendUint16(b, etherType)
 }
 

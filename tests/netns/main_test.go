@@ -1,0 +1,73 @@
+package netns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"tandem/appliance/lab"
+)
+
+// binaryVariable tells the tests where the program under test is.
+const binaryVariable = "TANDEM_UNDER_TEST"
+
+// TestMain runs the tests inside a laboratory.
+func TestMain(m *testing.M) {
+	if !lab.Inside() {
+		code, err := lab.Enter(context.Background(), lab.EnterOptions{})
+		switch {
+		case errors.Is(err, lab.ErrUnavailable):
+			fmt.Fprintln(os.Stderr, err)
+			code = m.Run() // every test skips
+		case err != nil:
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+		os.Exit(code)
+	}
+	code, err := runInside(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func runInside(m *testing.M) (int, error) {
+	dir, err := os.MkdirTemp("", "tandem")
+	if err != nil {
+		return 1, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }() // only a temporary directory stays behind
+	binary := filepath.Join(dir, "tandem")
+	if err := build(binary); err != nil {
+		return 1, err
+	}
+	if err := os.Setenv(binaryVariable, binary); err != nil {
+		return 1, err
+	}
+	return m.Run(), nil
+}
+
+func build(binary string) error {
+	arguments := []string{"build", "-buildvcs=false", "-o", binary}
+	if raceDetector {
+		arguments = append(arguments, "-race")
+	}
+	cmd := exec.Command("go", append(arguments, "tandem/cmd/tandem")...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the program under test: %w\n%s", err, out)
+	}
+	return nil
+}
+
+func needLab(t *testing.T) {
+	t.Helper()
+	if !lab.Inside() {
+		t.Skip("this machine lets the test make no namespaces: run it as root")
+	}
+}

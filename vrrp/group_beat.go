@@ -1,0 +1,125 @@
+package vrrp
+
+import (
+	"net/netip"
+	"time"
+)
+
+// PriorityQuestion is the priority of a BACKUP's question whether the MASTER
+// lives. No member ever has it (impaired ones have 10 at least), so it loses
+// against every MASTER, and a living one must answer at once (RFC 9568 §6.4.3).
+const PriorityQuestion uint8 = 1
+
+// The bounds of a beat.
+const (
+	minBeat = 10 * time.Millisecond
+	maxBeat = 100 * time.Millisecond
+	// beatsPerInterval is how many beats an advertisement interval has.
+	beatsPerInterval = 5
+)
+
+// BeatFor returns the time between two heartbeats of a MASTER in a pair: a fifth
+// of the advertisement interval. It is zero, and heartbeats come with the adverts,
+// where the interval is too short to be divided.
+func BeatFor(interval time.Duration) time.Duration {
+	beat := interval / beatsPerInterval
+	if beat < minBeat {
+		return 0
+	}
+	return min(beat, maxBeat)
+}
+
+// LeaseFor returns the lease time of a MASTER that renews it with its adverts
+// alone: two and a half of them, which is half an advert less than the shortest down
+// interval of a peer (RFC 9568 §6.1: three intervals and a skew that may be zero). So
+// the kernel has fenced a silent MASTER before anybody takes over, one lost wake-up
+// is forgiven, and the kernel's habit of rounding timeouts down to its tick costs
+// nothing.
+func LeaseFor(interval time.Duration) time.Duration { return interval * 5 / 2 }
+
+// BeatLease returns the lease time of a MASTER that renews it with every beat. It
+// ends when a peer asks, and before the peer has waited for the answer.
+func BeatLease(beat time.Duration) time.Duration { return silentBeats(beat) }
+
+// silentBeats is after how long without a heartbeat a BACKUP asks.
+func silentBeats(beat time.Duration) time.Duration { return beat * 7 / 2 }
+
+// renew renews the lease of a MASTER between two adverts.
+func (g *Group) renew(now time.Time, out *Output) {
+	out.Renew = true
+	g.renewedAt = now
+	g.leaseUntil = now.Add(g.cfg.Lease)
+}
+
+// noticeStall remembers that this MASTER slept through its lease. That alone is no
+// reason to step down, but for a while the peer's claim to be MASTER wins over any
+// priority: it has taken over by right.
+func (g *Group) noticeStall(now time.Time) {
+	if g.state == Master && g.cfg.Beat > 0 && now.Sub(g.renewedAt) >= g.cfg.Lease {
+		g.suspectUntil = now.Add(g.cfg.Interval)
+	}
+}
+
+func (g *Group) suspect(now time.Time) bool { return now.Before(g.suspectUntil) }
+
+// fromPeer tells whether an advert came from the other member.
+func (g *Group) fromPeer(carrier int, source netip.Addr) bool {
+	return carrier >= 0 && carrier < len(g.cfg.Carriers) && g.cfg.Carriers[carrier].Peer == source && source.IsValid()
+}
+
+// heardBeat notes a MASTER's heartbeat as a BACKUP: when the next ones stay away,
+// a question is due.
+func (g *Group) heardBeat(now time.Time, h Heartbeat) {
+	g.askUntil, g.askAt = time.Time{}, time.Time{}
+	if g.state == Backup && h.State == Master && h.Beat > 0 {
+		g.beat = h.Beat
+		g.askAt = now.Add(silentBeats(g.beat))
+	}
+}
+
+// heardMaster notes an advert as a BACKUP: its sender lives. One that comes as
+// the answer to a question tells that only the HA link is silent; from then on
+// the adverts alone count, until heartbeats come again.
+func (g *Group) heardMaster(now time.Time) {
+	switch {
+	case !g.askUntil.IsZero():
+		g.askUntil = time.Time{}
+	case !g.askAt.IsZero():
+		g.askAt = now.Add(silentBeats(g.beat))
+	}
+}
+
+// tickQuestion is the second opinion: when the heartbeats of a MASTER stay away,
+// the BACKUP asks on the other carriers, and only if nobody answers there either is
+// the MASTER dead. It reports whether it is.
+func (g *Group) tickQuestion(now time.Time, out *Output) bool {
+	if due(g.askUntil, now) {
+		// Who slept may have missed the answer and asks again.
+		slept := now.Sub(g.askUntil) > g.beat
+		g.askUntil = time.Time{}
+		if !slept {
+			return g.usable && g.canAsk()
+		}
+		g.askAt = now
+	}
+	if due(g.askAt, now) {
+		g.askAt = time.Time{}
+		if g.usable && g.canAsk() {
+			out.Ask = true
+			g.askUntil = now.Add(g.beat)
+		}
+	}
+	return false
+}
+
+// canAsk tells whether any carrier beside the HA link is well. Without one, silence
+// on the HA link proves nothing.
+func (g *Group) canAsk() bool {
+	others := 0
+	for _, c := range g.cfg.Carriers {
+		if !c.Private {
+			others++
+		}
+	}
+	return g.fitness.Failed < others
+}
