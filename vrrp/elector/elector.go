@@ -302,12 +302,11 @@ func (e *elector) obey(now time.Time, cmd Command) {
 func (e *elector) configure(now time.Time, cfg Configuration) {
 	e.reportAt = now
 	err := cfg.validate()
+	var out vrrp.Output
 	if err == nil && e.group == nil {
 		e.group, err = vrrp.NewGroup(cfg.group())
 	} else if err == nil {
-		var out vrrp.Output
 		out, err = e.group.Reconfigure(now, cfg.group())
-		e.apply(now, out)
 	}
 	if err != nil {
 		e.configError = err.Error()
@@ -318,6 +317,8 @@ func (e *elector) configure(now time.Time, cfg Configuration) {
 	e.replaceCarriers(cfg)
 	e.cfg = cfg
 	e.open(now)
+	// Only now, so that what it sends says what the new configuration says.
+	e.apply(now, out)
 	if e.group.State() == vrrp.Initialize {
 		e.since = now
 		e.apply(now, e.group.Start(now))
