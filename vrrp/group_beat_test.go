@@ -236,3 +236,19 @@ func TestBeatValidation(t *testing.T) {
 		})
 	}
 }
+
+func TestYieldedPeerMakesTheMasterAnnounceAgain(t *testing.T) {
+	g, t0 := backupOf(t, beating())
+	out := g.ReceiveHeartbeat(t0.Add(millis), Heartbeat{State: Master, Priority: 200, Term: 3, Beat: testBeat, TakeOver: true})
+	if g.State() != Master || !out.Advertise || !out.Announce {
+		t.Fatalf("state %v, output %+v after an offer", g.State(), out)
+	}
+	out = g.ReceiveHeartbeat(t0.Add(2*millis), Heartbeat{State: Backup, Priority: 200, Term: 4, Beat: testBeat})
+	if !out.Advertise || !out.Announce {
+		t.Errorf("output %+v when the peer has yielded, want advert and announcements", out)
+	}
+	out = g.ReceiveHeartbeat(t0.Add(3*millis), Heartbeat{State: Backup, Priority: 200, Term: 4, Beat: testBeat})
+	if out.Advertise || out.Announce {
+		t.Errorf("output %+v for the next heartbeat, want nothing", out)
+	}
+}

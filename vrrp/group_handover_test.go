@@ -133,8 +133,7 @@ func TestPlannedHandoverOfNewMaster(t *testing.T) {
 		)},
 		{"until an interval after the old MASTER has yielded", cfg, listening(
 			tookOver,
-			step{at: at + 100*millis, do: beats(Heartbeat{State: Backup, Priority: 200, Ready: true, Term: 6}), state: Master},
-			step{at: at + second, do: tick, state: Master, want: beaten(advertised(100))},
+			step{at: at + 100*millis, do: beats(Heartbeat{State: Backup, Priority: 200, Ready: true, Term: 6}), state: Master, want: beaten(answered(100))},
 			step{at: at + 1100*millis, do: adverts(200), state: Master, want: answered(100)},
 			step{at: at + 1100*millis + 1, do: adverts(200), state: Backup, want: demoted(true, ReasonBetterPeer, 6)},
 		)},

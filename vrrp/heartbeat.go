@@ -36,6 +36,7 @@ func (g *Group) Heartbeat() Heartbeat {
 // ReceiveHeartbeat takes an authenticated heartbeat of the peer.
 func (g *Group) ReceiveHeartbeat(now time.Time, h Heartbeat) Output {
 	var out Output
+	yielded := g.peer.State == Master && h.State != Master
 	g.peer = PeerState{HeardAt: now, State: h.State, Priority: h.Priority, Ready: h.Ready, HeartbeatAt: now}
 	if g.state == Initialize {
 		return out
@@ -62,6 +63,13 @@ func (g *Group) ReceiveHeartbeat(now time.Time, h Heartbeat) Output {
 		if g.suspect(now) && h.State == Master && newer {
 			g.becomeBackup(now, ReasonOwnStall, &out)
 			return out
+		}
+		if yielded {
+			// What the peer still forwarded after this node's first adverts has taught
+			// the switches its ports again. Now its fence is closed, so this lasts.
+			g.advertise(now, &out)
+			out.Announce = true
+			g.heartbeat(now, &out) // in step with the adverts
 		}
 		g.endAssumption(now, h)
 		g.considerHandover(now, &out)

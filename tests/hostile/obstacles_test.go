@@ -73,8 +73,9 @@ func TestMissingInterface(t *testing.T) {
 func TestMissingHALink(t *testing.T) {
 	s := newStand(t)
 	s.deleteLink(lab.Bravo, "ha0")
-	s.start(nodes()...)
-	s.becomes(lab.Alpha, roleMaster)
+	s.startAlpha()
+	s.start(lab.Bravo)
+	s.answers(lab.Bravo)
 	s.becomes(lab.Bravo, roleBackup)
 	s.complains(lab.Bravo, "the interface ha0 of ha is missing; waiting for it")
 	s.complains(lab.Bravo, "sessions are not replicated")
@@ -242,8 +243,7 @@ func (s *stand) isUp(namespace, link string) bool {
 // TestReadOnlySysctls runs a node as an unprivileged container would.
 func TestReadOnlySysctls(t *testing.T) {
 	s := newStand(t)
-	s.start(lab.Alpha)
-	s.becomes(lab.Alpha, roleMaster)
+	s.startAlpha()
 	i := s.usual(lab.Bravo)
 	self, err := filepath.EvalSymlinks("/proc/self/exe")
 	s.must(err)

@@ -233,8 +233,9 @@ func TestBridgePort(t *testing.T) {
 		}
 		return h.LinkSetMasterByIndex(port, bridge.Attrs().Index)
 	})
-	s.start(nodes()...)
-	s.becomes(lab.Alpha, roleMaster)
+	s.startAlpha()
+	s.start(lab.Bravo)
+	s.answers(lab.Bravo)
 	s.complains(lab.Bravo, "the kernel is not in the intended state", "lan0 is the port of a bridge or a bond, take it out")
 	s.change(lab.Bravo, func(h *netlink.Handle) error {
 		port, err := h.LinkByName("lan0")

@@ -82,9 +82,7 @@ func newStand(t *testing.T) *stand {
 func newPair(t *testing.T) *stand {
 	t.Helper()
 	s := newStand(t)
-	s.start(lab.Alpha)
-	s.answers(lab.Alpha)
-	s.becomes(lab.Alpha, roleMaster)
+	s.startAlpha()
 	s.start(lab.Bravo)
 	s.answers(lab.Bravo)
 	s.ready()
@@ -157,6 +155,15 @@ func (s *stand) start(names ...string) {
 	for _, name := range names {
 		s.must(s.StartNode(s.t.Context(), name))
 	}
+}
+
+// startAlpha starts alpha and waits until it is MASTER. Of two healthy nodes that start
+// at the same time either may be.
+func (s *stand) startAlpha() {
+	s.t.Helper()
+	s.start(lab.Alpha)
+	s.answers(lab.Alpha)
+	s.becomes(lab.Alpha, roleMaster)
 }
 
 func (s *stand) stop(name string) {
@@ -339,7 +346,7 @@ func (s *stand) flowsOn() {
 	s.eventually("all traffic flows on", func(ctx context.Context) error {
 		snapshot, err := s.client.Report(ctx)
 		if total := snapshot.TCP.Total + snapshot.UDP.Total; err == nil && snapshot.Resumed() < total {
-			err = fmt.Errorf("%d of %d flows were heard", snapshot.Resumed(), total)
+			err = fmt.Errorf("%d of %d flows were heard, lost are %+v", snapshot.Resumed(), total, slices.Concat(snapshot.TCP.Examples, snapshot.UDP.Examples))
 		}
 		return err
 	})
