@@ -294,7 +294,7 @@ var (
 	ErrNotMaster    = errors.New("this node is not MASTER")
 	ErrPeerSilent   = errors.New("the peer is not heard on the HA link")
 	ErrPeerNotReady = errors.New("the peer's session table is not complete, so sessions would be lost")
-	ErrPeerLessFit  = errors.New("the peer is less fit than this node")
+	ErrPeerLessFit  = errors.New("the peer is less fit than this node: a link of it is down or has just come back")
 )
 
 // Handover offers the role to the peer, make before break: this node stays MASTER

@@ -161,6 +161,9 @@ func shortcomings(reports []report) []string {
 		} else if !r.status.Sync.Complete {
 			wrong = append(wrong, r.name+" has not synchronised its sessions")
 		}
+		for _, carrier := range r.status.Recovering {
+			wrong = append(wrong, r.name+" lets "+carrier+" prove that it is back")
+		}
 		for _, problem := range r.status.Problems {
 			wrong = append(wrong, r.name+" says: "+problem)
 		}

@@ -34,7 +34,7 @@ func (n *node) status(now time.Time) status.Status {
 			s.Peer.Role = "UNKNOWN"
 		}
 	}
-	s.Lease = n.leaseStatus()
+	s.Lease, s.Recovering = n.leaseStatus(), n.recovering(now, r)
 	if n.sync != nil {
 		s.Sync, s.Config.PeerHash = n.sync.status(now)
 	}
@@ -204,4 +204,14 @@ func orElse(s, otherwise string) string {
 		return otherwise
 	}
 	return s
+}
+
+// recovering names the carriers that do not count as well yet; a MASTER's always do.
+func (n *node) recovering(now time.Time, r elector.Report) []string {
+	if r.State == vrrp.Master {
+		return nil
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.state.health.Recovering(now)
 }

@@ -244,6 +244,9 @@ func (r *renderer) verdict(s Status) {
 	} else {
 		fmt.Fprintf(&r.b, "  %s If the MASTER died now, no session would be lost.\n", r.paint(green, "✓"))
 	}
+	if len(s.Recovering) > 0 {
+		fmt.Fprintf(&r.b, "  %s The link of %s has just come back; it counts again in a moment.\n", r.paint(yellow, "!"), strings.Join(s.Recovering, " and "))
+	}
 	for _, p := range s.Problems {
 		fmt.Fprintf(&r.b, "  %s %s\n", r.paint(red, "✗"), p)
 	}

@@ -93,9 +93,10 @@ func TestFelt(t *testing.T) {
 func TestRenderTrouble(t *testing.T) {
 	s := sample()
 	s.Peer.Alive, s.Lease.Open, s.Elector.Alive, s.Config.PeerHash = false, false, false, "ffff"
+	s.Recovering = []string{"lan", "wan"}
 	s.Problems = []string{"the link of lan (lan0) is down: check the cable"}
 	got := Render(s, false)
-	for _, want := range []string{"bravo  not heard", "closed  nothing leaves", "not running", "the peer has ffff", "✗ the link of lan"} {
+	for _, want := range []string{"bravo  not heard", "closed  nothing leaves", "not running", "the peer has ffff", "✗ the link of lan", "The link of lan and wan has just come back"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("Render lacks %q:\n%s", want, got)
 		}

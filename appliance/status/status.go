@@ -31,6 +31,10 @@ type Status struct {
 	Uplinks  []Uplink  `json:"uplinks"`
 	Config   Config    `json:"config"`
 	Elector  Elector   `json:"elector"`
+	// Recovering names carriers that are up again, but have not been for long
+	// enough to count: until then this node does not take the role from a healthy
+	// one.
+	Recovering []string `json:"recovering,omitempty"`
 	// Problems are sentences about what is wrong and what to do; empty is good.
 	Problems []string `json:"problems"`
 }
