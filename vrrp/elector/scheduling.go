@@ -75,13 +75,12 @@ func execRealTime() error {
 	return fmt.Errorf("execute with real-time scheduling: %w", err)
 }
 
-// lockMemory keeps the process in memory. It is tried only where the limit is
-// infinite: a locked process that then hits the limit would die.
+// lockMemory keeps the process in memory. It cannot half succeed: the kernel
+// refuses a process whose address space exceeds the limit of locked memory, and a
+// Go program's always does unless the limit is infinite or does not apply.
 func lockMemory() error {
 	inf := &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
-	if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, inf); err != nil {
-		return fmt.Errorf("raise the limit of locked memory: %w", err)
-	}
+	_ = unix.Setrlimit(unix.RLIMIT_MEMLOCK, inf) // with CAP_IPC_LOCK there is no limit anyway
 	if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT); err != nil {
 		return fmt.Errorf("lock memory: %w", err)
 	}
