@@ -231,7 +231,7 @@ func (f *Fence) apply(d difference) error {
 	case errors.Is(err, unix.EOPNOTSUPP):
 		return fmt.Errorf("put up the fence of group %s: this kernel has no netdev egress hook, use Linux 5.16 or newer with CONFIG_NETFILTER_EGRESS: %w", d.group, err)
 	case errors.Is(err, unix.EPERM):
-		return fmt.Errorf("put up the fence of group %s: give the process CAP_NET_ADMIN: %w", d.group, err)
+		return fmt.Errorf("put up the fence of group %s: another program owns a table of its name, find it with `nft list table netdev %s` and stop it (or give this process CAP_NET_ADMIN, if it has not): %w", d.group, t.Name, err)
 	case err != nil:
 		return fmt.Errorf("put up the fence of group %s: %w", d.group, err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -61,6 +62,8 @@ func (e *MissingDevicesError) Error() string {
 // Fence keeps fences in the network namespace in which it was made. It is safe
 // for concurrent use.
 type Fence struct {
+	namespace netns.NsHandle
+
 	mu    sync.Mutex
 	nft   *nftables.Conn
 	links *netlink.Handle
@@ -69,15 +72,43 @@ type Fence struct {
 // New opens the netlink sockets in the network namespace of the calling thread.
 // They need CAP_NET_ADMIN.
 func New() (*Fence, error) {
-	conn, err := nftables.New(nftables.AsLasting())
+	namespace, err := netns.Get()
 	if err != nil {
-		return nil, fmt.Errorf("open nftables socket: %w", err)
+		return nil, fmt.Errorf("open own network namespace: %w", err)
+	}
+	conn, err := connect(namespace)
+	if err != nil {
+		return nil, errors.Join(err, namespace.Close())
 	}
 	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open route socket: %w", err), conn.CloseLasting())
+		return nil, errors.Join(fmt.Errorf("open route socket: %w", err), conn.CloseLasting(), namespace.Close())
 	}
-	return &Fence{nft: conn, links: handle}, nil
+	return &Fence{namespace: namespace, nft: conn, links: handle}, nil
+}
+
+func connect(namespace netns.NsHandle) (*nftables.Conn, error) {
+	conn, err := nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(int(namespace)))
+	if err != nil {
+		return nil, fmt.Errorf("open nftables socket: %w", err)
+	}
+	return conn, nil
+}
+
+// renew replaces the connection on which a request has failed: the kernel answers
+// each message of a batch, and an answer that was not read would be taken for that
+// of the next request, for ever.
+func (f *Fence) renew(failed error) error {
+	if failed == nil {
+		return nil
+	}
+	conn, err := connect(f.namespace)
+	if err != nil {
+		return errors.Join(failed, err)
+	}
+	_ = f.nft.CloseLasting() // it was broken
+	f.nft = conn
+	return failed
 }
 
 // Close closes the sockets. Fences stay in the kernel.
@@ -85,7 +116,7 @@ func (f *Fence) Close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.links.Close()
-	if err := f.nft.CloseLasting(); err != nil {
+	if err := errors.Join(f.nft.CloseLasting(), f.namespace.Close()); err != nil {
 		return fmt.Errorf("close nftables socket: %w", err)
 	}
 	return nil
@@ -104,11 +135,11 @@ func (f *Fence) Ensure(cfg Config) (changed []string, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	d, err := f.diff(cfg)
-	if err != nil {
+	if f.renew(err) != nil {
 		return nil, err
 	}
 	if changed = d.changes(); len(changed) > 0 {
-		if err := f.apply(d); err != nil {
+		if err := f.renew(f.apply(d)); err != nil {
 			return nil, err
 		}
 	}
@@ -124,7 +155,7 @@ func (f *Fence) Check(cfg Config) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	d, err := f.diff(cfg)
-	if err != nil {
+	if f.renew(err) != nil {
 		return err
 	}
 	if d.table == create {
@@ -146,11 +177,11 @@ func (f *Fence) Lease(group string) (open bool, remaining time.Duration, err err
 	if errors.Is(err, unix.ENOENT) {
 		return false, 0, fmt.Errorf("read the lease of group %s: %w", group, ErrDown)
 	}
-	if err != nil {
+	if f.renew(err) != nil {
 		return false, 0, fmt.Errorf("read the lease of group %s: %w", group, err)
 	}
 	elements, err := f.nft.GetSetElements(set)
-	if err != nil {
+	if f.renew(err) != nil {
 		return false, 0, fmt.Errorf("read the lease of group %s: %w", group, err)
 	}
 	for _, e := range elements {
@@ -170,7 +201,7 @@ func (f *Fence) Remove(group string) error {
 	t := table(group)
 	f.nft.AddTable(t)
 	f.nft.DelTable(t)
-	if err := f.nft.Flush(); err != nil {
+	if err := f.renew(f.nft.Flush()); err != nil {
 		return fmt.Errorf("delete table netdev %s: %w", t.Name, err)
 	}
 	return nil
