@@ -216,6 +216,9 @@ func visible(s string) int {
 	}
 }
 
+// healthyPriority is the least priority of a node that nothing is wrong with.
+const healthyPriority = 100
+
 // Felt says whether the death of the MASTER would be felt now: an empty string if
 // not, else why.
 func Felt(s Status) string {
@@ -230,9 +233,14 @@ func Felt(s Status) string {
 		return "the session tables are not equal yet"
 	case s.Role == "MASTER" && !s.Peer.Ready:
 		return "the peer " + s.Peer.Name + " is not ready"
+	case s.Role == "MASTER" && s.Peer.Priority < healthyPriority:
+		return "the peer " + s.Peer.Name + " is impaired"
 	}
 	if down := slices.IndexFunc(s.Carriers, func(c Carrier) bool { return !c.Up }); down >= 0 && s.Role == "BACKUP" {
 		return "the link of " + s.Carriers[down].Name + " is down on this node"
+	}
+	if s.Role == "BACKUP" && s.Priority < healthyPriority {
+		return "this node is impaired"
 	}
 	return ""
 }

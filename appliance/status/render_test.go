@@ -73,6 +73,8 @@ func TestFelt(t *testing.T) {
 		{"incomplete", func(s *Status) { s.Sync.Complete = false }, "not equal"},
 		{"peer not ready", func(s *Status) { s.Peer.Ready = false }, "not ready"},
 		{"the MASTER is never ready", func(s *Status) { s.Role, s.Peer.Role, s.Peer.Ready = "BACKUP", "MASTER", false }, ""},
+		{"peer impaired", func(s *Status) { s.Peer.Priority = 81 }, "bravo is impaired"},
+		{"impaired", func(s *Status) { s.Role, s.Priority = "BACKUP", 81 }, "this node is impaired"},
 		{"own link", func(s *Status) { s.Role, s.Carriers[0].Up = "BACKUP", false }, "link of lan"},
 	}
 	for _, tt := range tests {
