@@ -19,6 +19,9 @@ const (
 	// old MASTER has taken the new one's advert from its socket.
 	overlapLimit = 25 * time.Millisecond
 
+	// aWhile is longer than any timer of the election.
+	aWhile = 5 * interval
+
 	// schedulingRoom is for two processors that client, server, both nodes and the
 	// tests of other packages share; what the client itself was late by comes on top.
 	schedulingRoom = 150 * time.Millisecond

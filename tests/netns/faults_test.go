@@ -52,6 +52,9 @@ func (s *stand) endure(fault lab.Fault, flows *load) {
 		s.parted()
 	}
 	flows.resumes(at)
+	if fault != lab.HALink && fault != lab.Handover { // the others shall last a while
+		s.pass(aWhile)
+	}
 	flows.within(faultSilence(fault, before.Priority))
 	broken := s.status(expect)
 

@@ -10,6 +10,9 @@ import (
 	"testing"
 
 	"tandem/appliance/lab"
+	// The program under test is built out of sight of the tool that keeps the results
+	// of tests: it must learn from here, and from noteSources, when the program changed.
+	_ "tandem/appliance/node"
 )
 
 // binaryVariable tells the tests where the program under test is.
@@ -63,6 +66,14 @@ func build(binary string) error {
 		return fmt.Errorf("build the program under test: %w\n%s", err, out)
 	}
 	return nil
+}
+
+// noteSources opens the directory of the main package, which nothing can import.
+func noteSources(t *testing.T) {
+	t.Helper()
+	if _, err := os.ReadDir(filepath.Join("..", "..", "cmd", "tandem")); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func needLab(t *testing.T) {

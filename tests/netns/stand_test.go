@@ -25,7 +25,7 @@ const (
 	roleBackup = "BACKUP"
 
 	// patience is how long a test waits for what must happen soon.
-	patience = 30 * time.Second
+	patience = time.Minute
 	// look is the pause between two looks.
 	look = 10 * time.Millisecond
 
@@ -54,6 +54,7 @@ func other(node string) string {
 func newStand(t *testing.T) *stand {
 	t.Helper()
 	needLab(t)
+	noteSources(t)
 	l, err := lab.New(t.Context(), lab.Options{Binary: os.Getenv(binaryVariable), Dir: t.TempDir(), Interval: interval})
 	if err != nil {
 		t.Fatal(err)

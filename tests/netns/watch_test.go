@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -31,6 +33,10 @@ func ports(nodes ...string) []port {
 type watch struct {
 	t        *testing.T
 	captures map[port]*lab.Capture
+
+	mu sync.Mutex
+	// impostors are the first bytes of the first such frame of each port.
+	impostors map[port][]byte
 }
 
 // sightings are what a watch has recorded.
@@ -40,16 +46,31 @@ type sightings map[port][]lab.Frame
 // or at the trunks that lead to them, which outlive everything.
 func (s *stand) watchAt(where func(network, node string) string, nodes ...string) *watch {
 	s.t.Helper()
-	w := &watch{t: s.t, captures: make(map[port]*lab.Capture)}
+	w := &watch{t: s.t, captures: make(map[port]*lab.Capture), impostors: make(map[port][]byte)}
 	speaks := speaksForVirtual()
 	for _, p := range ports(nodes...) {
 		c, err := s.Capture(s.t.Context(), where(p.network, p.node), func(frame []byte) bool {
-			return isVirtual(frame[6:12]) || speaks(frame)
+			switch {
+			case isVirtual(frame[6:12]):
+				return true
+			case speaks(frame):
+				w.keepImpostor(p, frame)
+				return true
+			}
+			return false
 		})
 		s.must(err)
 		w.captures[p] = c
 	}
 	return w
+}
+
+func (w *watch) keepImpostor(p port, frame []byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.impostors[p] == nil {
+		w.impostors[p] = bytes.Clone(frame[:min(len(frame), 64)])
+	}
 }
 
 // sees waits until a node was seen on every network, so that a capture that is
@@ -70,6 +91,19 @@ func (w *watch) sees(s *stand, node string) {
 // frame spoke for a virtual address with a MAC address that is not virtual.
 func (w *watch) end() sightings {
 	w.t.Helper()
+	seen := w.collect()
+	for p, frames := range seen {
+		impostors := slices.DeleteFunc(slices.Clone(frames), lab.Frame.Virtual)
+		if len(impostors) > 0 {
+			w.t.Errorf("%s spoke %d times for a virtual address on %s with the MAC address %v, first at %v: %x",
+				p.node, len(impostors), p.network, net.HardwareAddr(impostors[0].Source[:]), impostors[0].At, w.impostors[p])
+		}
+	}
+	return seen
+}
+
+func (w *watch) collect() sightings {
+	w.t.Helper()
 	seen := make(sightings)
 	for p, c := range w.captures {
 		frames, err := c.Stop()
@@ -78,16 +112,6 @@ func (w *watch) end() sightings {
 		}
 		if lost := c.Lost(); lost > 0 {
 			w.t.Errorf("the capture at %v has lost %d frames, so that it proves nothing", p, lost)
-		}
-		impostors := 0
-		for _, f := range frames {
-			if f.Virtual() {
-				continue
-			}
-			if impostors++; impostors == 1 {
-				w.t.Errorf("%s spoke for a virtual address on %s with the MAC address %v (type %#04x, at %v)",
-					p.node, p.network, net.HardwareAddr(f.Source[:]), f.EtherType, f.At)
-			}
 		}
 		seen[p] = frames
 	}
@@ -107,19 +131,6 @@ func (s sightings) after(node string, at time.Time) []lab.Frame {
 	return late
 }
 
-// lastAdvert is when a node last sent an advert, on whatever network.
-func (s sightings) lastAdvert(node string) time.Time {
-	var last time.Time
-	for _, p := range ports(node) {
-		for _, f := range s[p] {
-			if isAdvert(f) && f.At.After(last) {
-				last = f.At
-			}
-		}
-	}
-	return last
-}
-
 // overlap is for how long both nodes spoke on a network while the role moved from
 // one to the other; negative if there was silence between.
 func (s sightings) overlap(network, from, to string) time.Duration {
@@ -128,11 +139,6 @@ func (s sightings) overlap(network, from, to string) time.Duration {
 		return -time.Hour
 	}
 	return old[len(old)-1].At.Sub(young[0].At)
-}
-
-// isAdvert tells an advert by its destination, 01-00-5E-00-00-12.
-func isAdvert(f lab.Frame) bool {
-	return f.Virtual() && f.EtherType == unix.ETH_P_IP && f.Destination == [6]byte{0x01, 0x00, 0x5e, 0x00, 0x00, 0x12}
 }
 
 // isVirtual tells a virtual MAC address for IPv4 (RFC 9568 §7.3).
