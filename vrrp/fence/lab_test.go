@@ -1,6 +1,7 @@
 package fence_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -47,6 +48,7 @@ var (
 	vmac   = [6]byte{0, 0, 0x5e, 0, 1, 10}
 	vmac1  = [6]byte{0, 0, 0x5e, 0, 1, 11}
 	a0MAC  = [6]byte{2, 0, 0, 0, 0, 0xa0}
+	a1MAC  = [6]byte{2, 0, 0, 0, 0, 0xa1}
 	b0MAC  = [6]byte{2, 0, 0, 0, 0, 0xb0}
 	allMAC = [6]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 	vrrpTo = [6]byte{1, 0, 0x5e, 0, 0, 0x12}
@@ -105,7 +107,7 @@ func newLab(t *testing.T) *lab {
 		}
 		return errors.Join(
 			l.cable("a0", "b0", a0MAC, b0MAC),
-			l.cable("a1", "b1", [6]byte{2, 0, 0, 0, 0, 0xa1}, [6]byte{2, 0, 0, 0, 0, 0xb1}),
+			l.cable("a1", "b1", a1MAC, [6]byte{2, 0, 0, 0, 0, 0xb1}),
 			os.WriteFile("/proc/sys/net/ipv4/conf/a0/arp_ignore", []byte("1"), 0o644),
 			// Otherwise the parent asks for a neighbour in the name of a virtual
 			// address, which the fence drops, and does not ask again for a second.
@@ -139,6 +141,8 @@ func newLab(t *testing.T) *lab {
 		return h.AddrAdd(b0, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(farIP, 24))})
 	})
 	l.b0, l.b1 = listen(t, l.wire, "b0"), listen(t, l.wire, "b1")
+	settle(t, listen(t, l.node, "a0"), l.b0, a0MAC)
+	settle(t, listen(t, l.node, "a1"), l.b1, a1MAC)
 	l.raise(t)
 	return l
 }
@@ -217,6 +221,25 @@ func listen(t *testing.T, ns netns.NsHandle, name string) *packet.Conn {
 	})
 	t.Cleanup(func() { _ = c.Close() })
 	return c
+}
+
+// settle waits until frames get through a cable: for up to a second after a link has
+// come up the kernel may drop what is sent, without an error.
+func settle(t *testing.T, near, far *packet.Conn, from [6]byte) {
+	t.Helper()
+	probe := ether(allMAC, from, 0x88b5, make([]byte, 46))
+	buf := make([]byte, 2048)
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
+		send(t, near, probe)
+		if err := far.SetReadDeadline(time.Now().Add(10 * time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+		if n, _, err := far.ReadFrom(buf); err == nil && bytes.Equal(buf[:n], probe) {
+			collect(t, far, quiet/4)
+			return
+		}
+	}
+	t.Fatal("nothing gets through the cable")
 }
 
 func (l *lab) ensure(t *testing.T) []string {
