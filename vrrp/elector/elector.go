@@ -239,16 +239,26 @@ func (e *elector) checkNode(now time.Time) {
 	}
 }
 
-// commands takes new connections and obeys the node.
-func (e *elector) commands(now time.Time) {
-	if conn, err := accept(e.opts.Listener); err == nil {
-		if e.node != nil {
+// acceptNodes takes the connections that wait; the newest is the node's.
+func (e *elector) acceptNodes(now time.Time) {
+	for range backlog {
+		conn, err := accept(e.opts.Listener)
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			return
+		case err != nil:
+			e.opts.Log.Warn("a connection was refused", "error", err)
+			continue
+		case e.node != nil:
 			e.node.close()
 		}
 		e.node, e.orphanedAt, e.reportAt = conn, time.Time{}, now
-	} else if !errors.Is(err, unix.EAGAIN) {
-		e.opts.Log.Warn("a connection was refused", "error", err)
 	}
+}
+
+// commands takes new connections and obeys the node.
+func (e *elector) commands(now time.Time) {
+	e.acceptNodes(now)
 	for e.node != nil {
 		cmd, ok, err := e.node.receive(e.commandBuf)
 		if err != nil {

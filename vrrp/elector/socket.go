@@ -16,6 +16,9 @@ import (
 // with all 255 virtual routers needs about a quarter of it.
 const maxMessage = 512 << 10
 
+// backlog is how many connections may wait to be taken.
+const backlog = 16
+
 // SocketName is the name of the elector's socket in a node's state directory.
 const SocketName = "elector.sock"
 
@@ -34,7 +37,7 @@ func Listen(path string) (*os.File, error) {
 	err = unix.Bind(fd, &unix.SockaddrUnix{Name: path})
 	unix.Umask(old)
 	if err == nil {
-		err = unix.Listen(fd, 4)
+		err = unix.Listen(fd, backlog)
 	}
 	if err != nil {
 		_ = f.Close() // the first error says more
