@@ -201,6 +201,9 @@ func (l *electorLink) listen(ctx context.Context) error {
 			l.node.log.Info("role", "role", r.State, "reason", r.Reason, "term", r.Term)
 			l.node.rejudge() // a MASTER and a BACKUP are judged differently
 		}
+		if before.State != r.State && r.State == vrrp.Master {
+			l.node.forgetUnresolved()
+		}
 		if l.node.sync != nil {
 			l.node.sync.setRole(ctx, roleChange{master: r.State == vrrp.Master, term: r.Term})
 		}

@@ -259,3 +259,15 @@ func (n *node) virtualLink(carrier string) (router.VirtualLink, bool) {
 	}
 	return n.intent.VirtualLinks[i], true
 }
+
+// forgetUnresolved lets a new MASTER ask anew for neighbours that the BACKUP asked
+// for in vain.
+func (n *node) forgetUnresolved() {
+	names := make([]string, len(n.intent.VirtualLinks))
+	for i, link := range n.intent.VirtualLinks {
+		names[i] = link.Name
+	}
+	if err := n.kernel.ForgetUnresolved(names); err != nil {
+		n.log.Warn("the first packets after the takeover may have to wait for their neighbours", "error", err)
+	}
+}

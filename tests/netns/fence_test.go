@@ -169,6 +169,23 @@ func TestFenceOfTheBackup(t *testing.T) {
 	flows.undisturbed()
 }
 
+// TestTakeoverAfterVainQuestions lets programs on the BACKUP speak from the virtual
+// addresses. Its kernel asks for their neighbours, which the fence keeps it from,
+// and must not wait with the next question when the node has become MASTER.
+func TestTakeoverAfterVainQuestions(t *testing.T) {
+	s := newPair(t)
+	flows := s.traffic(lightLoad())
+	master, backup := s.roles()
+	stop := s.provoke(backup)
+	s.pass(aWhile)
+	flows.mark()
+	at := s.inject(lab.Handover, master)
+	s.becomes(backup, roleMaster)
+	flows.resumes(at)
+	stop()
+	flows.undisturbed()
+}
+
 // carrierOf is the carrier that a fault takes.
 func carrierOf(fault lab.Fault) string {
 	if fault == lab.HALink {

@@ -358,5 +358,7 @@ func (l *load) within(bound time.Duration) {
 		l.s.t.Errorf("a UDP flow was silent for %v, want at most %v (%v, the interval %v, room %v and the client's own stall %v)",
 			snap.UDP.SilenceMax, limit, bound, udpInterval, schedulingRoom, snap.Stall)
 	}
-	l.s.t.Logf("UDP silence %v (limit %v)", snap.UDP.SilenceMax.Round(time.Millisecond), limit.Round(time.Millisecond))
+	l.s.t.Logf("longest silence: UDP %v (limit %v, median %v), TCP %v, download %v",
+		snap.UDP.SilenceMax.Round(time.Millisecond), limit.Round(time.Millisecond), snap.UDP.SilenceP50.Round(time.Millisecond),
+		snap.TCP.SilenceMax.Round(time.Millisecond), snap.Bulk.SilenceMax.Round(time.Millisecond))
 }
