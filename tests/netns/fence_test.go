@@ -176,7 +176,7 @@ func TestTakeoverAfterVainQuestions(t *testing.T) {
 	s := newPair(t)
 	flows := s.traffic(lightLoad())
 	master, backup := s.roles()
-	stop := s.provoke(backup)
+	stop := s.speak(backup)
 	s.pass(aWhile)
 	flows.mark()
 	at := s.inject(lab.Handover, master)

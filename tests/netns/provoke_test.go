@@ -49,26 +49,61 @@ func neighbours() []neighbour {
 // provoke asks a node, on both networks, for everything that only the MASTER may
 // answer, until the function that it returns is called: ARP for the virtual
 // address, by broadcast and to the node's own MAC address; pings of the virtual
-// address and datagrams to be forwarded, to the node's own MAC address. Programs on
-// the node itself speak from the virtual addresses meanwhile, by whatever way the
-// kernel finds and by the port. The node's own address is pinged, too; the answers
-// prove that the questions arrive.
+// address and datagrams to be forwarded, to the node's own MAC address. It pings
+// the node's own address, too; the answers prove that the questions arrive. The node
+// itself is made to speak meanwhile.
 func (s *stand) provoke(node string) (stop func()) {
 	s.t.Helper()
-	ctx, cancel := context.WithCancel(s.t.Context())
-	ended := make(chan error, 2*len(neighbours()))
+	silence := s.speak(node)
+	run := s.background()
 	for _, n := range neighbours() {
 		frames, socket := s.provocations(n, node)
-		go func() { ended <- n.send(ctx, socket, frames) }()
-		speakers := s.speakers(n, node)
-		go func() { ended <- n.speak(ctx, speakers) }()
+		run.start(func(ctx context.Context) error { return n.ask(ctx, socket, frames) })
 	}
 	return func() {
 		s.t.Helper()
-		cancel()
-		for range cap(ended) {
-			s.must(<-ended)
-		}
+		silence()
+		run.stop()
+	}
+}
+
+// speak lets programs on a node send from the virtual addresses, by whatever way
+// the kernel finds and by the port.
+func (s *stand) speak(node string) (stop func()) {
+	s.t.Helper()
+	run := s.background()
+	for _, n := range neighbours() {
+		sockets := s.speakers(n, node)
+		run.start(func(ctx context.Context) error { return n.speak(ctx, sockets) })
+	}
+	return run.stop
+}
+
+// background runs functions until it is stopped.
+type background struct {
+	s      *stand
+	ctx    context.Context
+	cancel context.CancelFunc
+	ended  []chan error
+}
+
+func (s *stand) background() *background {
+	ctx, cancel := context.WithCancel(s.t.Context())
+	return &background{s: s, ctx: ctx, cancel: cancel}
+}
+
+func (b *background) start(f func(ctx context.Context) error) {
+	ended := make(chan error, 1)
+	b.ended = append(b.ended, ended)
+	go func() { ended <- f(b.ctx) }()
+}
+
+// stop waits for their end and fails the test if one did.
+func (b *background) stop() {
+	b.s.t.Helper()
+	b.cancel()
+	for _, ended := range b.ended {
+		b.s.must(<-ended)
 	}
 }
 
@@ -169,7 +204,8 @@ func (s *stand) portOf(node, name string) (net.HardwareAddr, netip.Addr) {
 	return mac, address
 }
 
-func (n neighbour) send(ctx context.Context, socket *packet.Conn, frames [][]byte) error {
+// ask sends all the frames again and again until ctx ends.
+func (n neighbour) ask(ctx context.Context, socket *packet.Conn, frames [][]byte) error {
 	ticker := time.NewTicker(provokeInterval)
 	defer ticker.Stop()
 	for {
