@@ -20,6 +20,9 @@ type Intent struct {
 	// Guarded are virtual addresses whose unknown flows must not be answered
 	// with RST or ICMP errors.
 	Guarded []netip.Addr
+	// Refused are virtual addresses at which nothing is accepted but ARP and neighbour
+	// discovery (RFC 9568 §6.1, Accept_Mode false).
+	Refused []netip.Addr
 }
 
 // PortAddress is a node's own address on a physical interface.
@@ -28,7 +31,8 @@ type PortAddress struct {
 	Prefix    netip.Prefix
 }
 
-// VirtualLink is a macvlan (bridge mode) on a physical interface.
+// VirtualLink is a macvlan (bridge mode) on a physical interface, or that interface
+// itself; see OwnMAC.
 type VirtualLink struct {
 	// Name of the macvlan, at most 15 bytes.
 	Name string
@@ -40,6 +44,13 @@ type VirtualLink struct {
 	MAC [6]byte
 	// Addresses are the virtual addresses, added as /32 or /128.
 	Addresses []netip.Addr
+	// VRID of the virtual router and IPv6 tell, with Parent, whose adverts travel here.
+	VRID uint8
+	IPv6 bool
+	// OwnMAC tells that there is no macvlan: Name is Parent, and Addresses stand there.
+	OwnMAC bool
+	// Own are the node's own addresses on Parent, of both families.
+	Own []netip.Addr
 }
 
 // Rule is a policy routing rule. Zero fields do not take part in the match.

@@ -47,6 +47,64 @@ type Election struct {
 	// Preempt is RFC 9568's Preempt_Mode. It defaults to false: a node that comes
 	// back leaves a healthy MASTER in peace.
 	Preempt bool `yaml:"preempt"`
+	// PreemptDelay is how long a member that would preempt waits first, once its
+	// session table is complete: 0 to 1000s. Only with Preempt.
+	PreemptDelay time.Duration `yaml:"preempt_delay"`
+	// AnnounceRefresh is how often a MASTER repeats its gratuitous ARP and unsolicited
+	// neighbour advertisements: 1s to 1h, or zero for never.
+	AnnounceRefresh time.Duration `yaml:"announce_refresh"`
+}
+
+// The ways to compute the checksum of adverts over IPv4; see [VRRP].
+const (
+	ChecksumRFC9568      = "rfc9568"
+	ChecksumPseudoHeader = "pseudo-header"
+)
+
+// VRRP says how adverts travel on a segment.
+type VRRP struct {
+	// Version is 3 (RFC 9568) or 2 (RFC 3768), which knows IPv4 only and intervals of
+	// whole seconds.
+	Version int `yaml:"version"`
+	// Checksum is [ChecksumRFC9568] or [ChecksumPseudoHeader], which some routers expect
+	// over IPv4.
+	Checksum string `yaml:"checksum"`
+	// Unicast sends adverts to the peer's own address instead of the group.
+	Unicast bool `yaml:"unicast"`
+	// VirtualMAC tells that the virtual addresses have the virtual MAC address of RFC
+	// 9568 §7.3; else they have the MASTER's own, and gratuitous ARP moves them.
+	VirtualMAC bool `yaml:"virtual_mac"`
+	// Authentication signs adverts with the members' keys and ignores those of others.
+	Authentication bool `yaml:"authentication"`
+	// Accept is RFC 9568's Accept_Mode: whether the MASTER itself answers at the virtual
+	// addresses.
+	Accept bool `yaml:"accept"`
+}
+
+// IPv6 is the IPv6 side of an uplink or network.
+type IPv6 struct {
+	// VRID as in [Uplink]; the segment's own by default. It decides the virtual MAC
+	// address 00-00-5E-00-02-{VRID}.
+	VRID uint8 `yaml:"vrid"`
+	// Prefix is the segment's IPv6 subnet.
+	Prefix netip.Prefix `yaml:"prefix"`
+	// Gateway is a network's virtual address, or an uplink's next hop, which may be
+	// link-local.
+	Gateway netip.Addr `yaml:"gateway"`
+	// Addresses are an uplink's global virtual addresses.
+	Addresses []netip.Addr `yaml:"addresses"`
+	// LinkLocal is the virtual router's link-local address, the first of every advert
+	// (RFC 9568 §5.2.9).
+	LinkLocal netip.Addr `yaml:"link_local"`
+}
+
+// VirtualRouter is a further virtual router on a segment, with a virtual MAC address of
+// its own.
+type VirtualRouter struct {
+	// VRID as in [Uplink].
+	VRID uint8 `yaml:"vrid"`
+	// Addresses are its virtual addresses, of either family.
+	Addresses []netip.Addr `yaml:"addresses"`
 }
 
 // Member is one node of the group.
@@ -80,6 +138,11 @@ type Port struct {
 	Interface string `yaml:"interface"`
 	// Address is the node's own address on it, never a virtual one.
 	Address netip.Addr `yaml:"address"`
+	// IPv6 is the node's own global IPv6 address on it, if it has one.
+	IPv6 netip.Addr `yaml:"ipv6"`
+	// LinkLocal is the node's own link-local address there, from which it sends its
+	// IPv6 adverts.
+	LinkLocal netip.Addr `yaml:"link_local"`
 }
 
 // Uplink leads to the outside through a segment that both members stand on.
@@ -98,6 +161,12 @@ type Uplink struct {
 	Addresses []netip.Addr `yaml:"addresses"`
 	// Ports maps each member's name to its port on the segment.
 	Ports map[string]Port `yaml:"ports"`
+	// VRRP says how adverts travel on the segment.
+	VRRP VRRP `yaml:"vrrp"`
+	// IPv6 is the segment's IPv6 side, nil if it has none.
+	IPv6 *IPv6 `yaml:"ipv6"`
+	// VirtualRouters are further virtual routers on the segment.
+	VirtualRouters []VirtualRouter `yaml:"virtual_routers"`
 }
 
 // Network is a subnet whose gateway is the pair.
@@ -117,4 +186,10 @@ type Network struct {
 	// NATAddress is the virtual address of the uplink to which the network's
 	// connections are translated; the uplink's first address by default.
 	NATAddress netip.Addr `yaml:"nat_address"`
+	// VRRP says how adverts travel on the segment.
+	VRRP VRRP `yaml:"vrrp"`
+	// IPv6 is the segment's IPv6 side, nil if it has none.
+	IPv6 *IPv6 `yaml:"ipv6"`
+	// VirtualRouters are further virtual routers on the segment.
+	VirtualRouters []VirtualRouter `yaml:"virtual_routers"`
 }

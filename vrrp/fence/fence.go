@@ -45,6 +45,10 @@ type Link struct {
 	// Addresses are the virtual addresses. No parent speaks for any address of
 	// the group, whichever link it belongs to.
 	Addresses []netip.Addr
+	// Own are the parent's own addresses, which may always speak.
+	Own []netip.Addr
+	// IPv6 tells the family of the link's adverts.
+	IPv6 bool
 }
 
 // MissingDevicesError tells that chains were left out because the kernel has no
