@@ -13,7 +13,6 @@ const (
 	fixedLength    = 8 // up to the first address
 	offsetChecksum = 6
 
-	version3          = 3
 	typeAdvertisement = 1
 
 	intervalMask = 0x0fff // the upper 4 bits are reserved, §5.2.6
@@ -31,6 +30,14 @@ const (
 	MaxAddresses = 255
 )
 
+// The versions of the protocol.
+const (
+	// Version2 is RFC 3768: IPv4 only, intervals of whole seconds.
+	Version2 uint8 = 2
+	// Version3 is RFC 9568.
+	Version3 uint8 = 3
+)
+
 // The priorities with a meaning of their own, RFC 9568 §5.2.4.
 const (
 	// PriorityLeaving announces that the MASTER gives up its role.
@@ -39,13 +46,16 @@ const (
 	PriorityOwner uint8 = 255
 )
 
-// Advertisement is one VRRP ADVERTISEMENT (RFC 9568 §5.2).
+// Advertisement is one VRRP ADVERTISEMENT (RFC 9568 §5.2, RFC 3768 §5.1).
 type Advertisement struct {
+	// Version is [Version2] or [Version3], which zero stands for as well.
+	Version uint8
 	// VRID identifies the virtual router, 1 to 255.
 	VRID uint8
 	// Priority of the sender; see [PriorityLeaving] and [PriorityOwner].
 	Priority uint8
-	// Interval is the Max Advertise Interval: whole centiseconds, 10ms to 40.95s.
+	// Interval is the Max Advertise Interval: whole centiseconds, 10ms to 40.95s; in
+	// version 2 whole seconds, 1s to 255s.
 	Interval time.Duration
 	// Addresses are the virtual addresses, 1 to 255, all of the family of the
 	// carrying IP header. The first IPv6 address is link-local (§5.2.9).
@@ -60,8 +70,9 @@ type Header struct {
 }
 
 // Append appends the message to b and returns the extended slice. The family of
-// h.Source decides the family of the message; c applies to IPv4 only, because
-// over IPv6 the pseudo-header always counts (RFC 9568 §5.2.8).
+// h.Source decides the family of the message; c applies to version 3 over IPv4
+// only, because over IPv6 the pseudo-header always counts (RFC 9568 §5.2.8) and in
+// version 2 never.
 //
 // It fails, with b unchanged, when a field cannot be expressed on the wire or
 // when the addresses do not suit the header.
@@ -69,8 +80,11 @@ func (a Advertisement) Append(b []byte, h Header, c Checksum) ([]byte, error) {
 	if err := a.validate(h); err != nil {
 		return b, fmt.Errorf("encode advertisement of VRID %d: %w", a.VRID, err)
 	}
+	if a.Version == Version2 {
+		return a.appendVersion2(b, h), nil
+	}
 	start := len(b)
-	b = append(b, version3<<4|typeAdvertisement, a.VRID, a.Priority, uint8(len(a.Addresses)))
+	b = append(b, Version3<<4|typeAdvertisement, a.VRID, a.Priority, uint8(len(a.Addresses)))
 	b = binary.BigEndian.AppendUint16(b, uint16(a.Interval/IntervalUnit))
 	b = append(b, 0, 0)
 	for _, address := range a.Addresses {
@@ -90,9 +104,17 @@ func (a Advertisement) validate(h Header) error {
 		return fmt.Errorf("source %v and destination %v are not of one family", h.Source, h.Destination)
 	case a.VRID == 0:
 		return errors.New("the VRID must be 1 to 255")
+	case a.Version == Version2:
+		if err := a.validateVersion2(h); err != nil {
+			return err
+		}
+	case a.Version != Version3 && a.Version != 0:
+		return fmt.Errorf("version %d does not exist", a.Version)
 	case a.Interval < MinInterval || a.Interval > MaxInterval || a.Interval%IntervalUnit != 0:
 		return fmt.Errorf("the interval %v must be %v to %v in steps of %v",
 			a.Interval, MinInterval, MaxInterval, IntervalUnit)
+	}
+	switch {
 	case len(a.Addresses) == 0 || len(a.Addresses) > MaxAddresses:
 		return fmt.Errorf("%d addresses, must be 1 to %d", len(a.Addresses), MaxAddresses)
 	}
@@ -116,8 +138,8 @@ func (a Advertisement) validate(h Header) error {
 // was read in two ways and RFC 9568 settled on the one that fewer routers send;
 // the result says which one matched.
 //
-// Whether the VRID, the interval and the addresses are those of a configured
-// virtual router is for the caller to judge. The result does not alias payload.
+// Whether the version, the VRID, the interval and the addresses are those of a
+// configured virtual router is for the caller to judge. The result does not alias payload.
 func ParseAdvertisement(payload []byte, h Header) (Advertisement, Checksum, DropReason) {
 	refuse := func(reason DropReason) (Advertisement, Checksum, DropReason) {
 		return Advertisement{}, ChecksumPlain, reason
@@ -128,11 +150,15 @@ func ParseAdvertisement(payload []byte, h Header) (Advertisement, Checksum, Drop
 	if len(payload) == 0 {
 		return refuse(DropTruncated)
 	}
-	if payload[0]>>4 != version3 {
+	version := payload[0] >> 4
+	if version != Version3 && (version != Version2 || h.Source.Is6()) {
 		return refuse(DropVersion)
 	}
 	if payload[0]&0x0f != typeAdvertisement {
 		return refuse(DropType)
+	}
+	if version == Version2 {
+		return parseVersion2(payload, h)
 	}
 	message, complete := trimPadding(payload, h)
 	if !complete {
@@ -143,6 +169,7 @@ func ParseAdvertisement(payload []byte, h Header) (Advertisement, Checksum, Drop
 		return refuse(DropChecksum)
 	}
 	a := Advertisement{
+		Version:  Version3,
 		VRID:     message[1],
 		Priority: message[2],
 		Interval: time.Duration(binary.BigEndian.Uint16(message[4:])&intervalMask) * IntervalUnit,
@@ -156,7 +183,7 @@ func ParseAdvertisement(payload []byte, h Header) (Advertisement, Checksum, Drop
 	if a.Interval == 0 { // erratum 8301
 		return refuse(DropInterval)
 	}
-	a.Addresses = parseAddresses(message, h)
+	a.Addresses = parseAddresses(message[fixedLength:], message[3], h)
 	if h.Source.Is6() && !a.Addresses[0].IsLinkLocalUnicast() { // erratum 8300
 		return refuse(DropLinkLocal)
 	}
@@ -176,10 +203,9 @@ func trimPadding(payload []byte, h Header) ([]byte, bool) {
 	return payload[:length], true
 }
 
-func parseAddresses(message []byte, h Header) []netip.Addr {
-	addresses := make([]netip.Addr, 0, message[3])
-	size := addressLength(h)
-	for rest := message[fixedLength:]; len(rest) > 0; rest = rest[size:] {
+func parseAddresses(rest []byte, count uint8, h Header) []netip.Addr {
+	addresses := make([]netip.Addr, 0, count)
+	for size := addressLength(h); len(rest) > 0; rest = rest[size:] {
 		if size == 4 {
 			addresses = append(addresses, netip.AddrFrom4([4]byte(rest)))
 		} else {

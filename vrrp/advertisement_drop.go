@@ -19,7 +19,8 @@ const (
 	DropTruncated
 	// DropTTL: the TTL or hop limit is not 255 (§5.1.1.3, §5.1.2.3).
 	DropTTL
-	// DropVersion: not version 3 (§5.2.1); version 2 (RFC 3768) among them.
+	// DropVersion: neither version 3 (§5.2.1) nor version 2 (RFC 3768), or not the
+	// one that the virtual router speaks.
 	DropVersion
 	// DropType: not an ADVERTISEMENT (§5.2.2).
 	DropType
@@ -34,6 +35,9 @@ const (
 	// DropLinkLocal: the first IPv6 address is not link-local (§5.2.9, erratum
 	// 8300).
 	DropLinkLocal
+	// DropAuthentication: version 2 with an authentication type, all of which RFC 3768
+	// §5.3.6 has abolished.
+	DropAuthentication
 
 	// DropReasons is the number of reasons, DropNone included: the length of an
 	// array of counters.
@@ -67,6 +71,8 @@ func (r DropReason) String() string {
 		return "interval"
 	case DropLinkLocal:
 		return "link-local"
+	case DropAuthentication:
+		return "authentication"
 	}
 	return "unknown"
 }

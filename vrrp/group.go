@@ -157,13 +157,20 @@ type GroupConfig struct {
 	// Priority is the configured priority and Rank the member's place among
 	// equals (higher wins).
 	Priority, Rank uint8
-	// Preempt is Preempt_Mode, RFC 9568 §6.1.
-	Preempt bool
+	// Preempt is Preempt_Mode, RFC 9568 §6.1; PreemptDelay is how long a BACKUP that is
+	// ready waits before it preempts.
+	Preempt      bool
+	PreemptDelay time.Duration
 	// HasPeer tells that the document has a second member.
 	HasPeer bool
+	// Digest identifies the document. Members with different ones elect all the same.
+	Digest [DigestSize]byte
 	// Carriers are the group's links, at least one.
 	Carriers []Carrier
 }
+
+// DigestSize is the length of a configuration's digest in bytes.
+const DigestSize = 8
 
 // Validate reports everything that is wrong with the configuration.
 func (c GroupConfig) Validate() error {
@@ -242,7 +249,10 @@ type Group struct {
 	cfg     GroupConfig
 	state   State
 	fitness Fitness
-	usable  bool
+	// up tells which carriers' links are up, in the order of the configuration; heardOn
+	// is when the peer's adverts last came in by each.
+	up      []bool
+	heardOn []time.Time
 
 	// activeInterval is Active_Adver_Interval: learned from the MASTER, §6.1.
 	activeInterval time.Duration
@@ -273,11 +283,19 @@ type Group struct {
 	renewedAt, suspectUntil time.Time
 	// beat is the MASTER's; askAt is when a question is due, askUntil until when its
 	// answer is waited for.
-	beat            time.Duration
-	askAt, askUntil time.Time
+	beat                        time.Duration
+	askAt, askAgainAt, askUntil time.Time
 	// impairedSince is since when this node (as MASTER) or the MASTER that it
 	// hears (as BACKUP) is in a lower band than the other.
 	impairedSince time.Time
+	// preemptSince is since when this BACKUP would preempt but for PreemptDelay.
+	preemptSince time.Time
+	// met tells that the peer was heard since the start. unproven is a MASTER that has
+	// not met it and so cannot know that there is no other; it is proven at provenAt.
+	met, unproven bool
+	provenAt      time.Time
+	// stranger is who taught this node an interval last and may not be believed yet.
+	stranger stranger
 
 	term        uint64
 	transitions uint64
@@ -293,9 +311,16 @@ type PeerState struct {
 	// Priority is what it advertises or would advertise.
 	Priority uint8
 	Ready    bool
-	// ByHeartbeat tells that State and Ready come from an authenticated heartbeat
-	// and not only from adverts, and when.
+	// HeartbeatAt is when an authenticated heartbeat last came; zero if never. State and
+	// Ready are of it, or of a later advert.
 	HeartbeatAt time.Time
+	// Configuration is the digest that the peer's heartbeats carry; see
+	// [GroupConfig].Digest.
+	Configuration [DigestSize]byte
+	// Hears tells by which carriers the peer hears this node's adverts as a BACKUP, in
+	// the order of the configuration; nil if it has not said so, or if its
+	// configuration is another one.
+	Hears []bool
 }
 
 // NewGroup returns a group in state Initialize.
@@ -303,7 +328,9 @@ func NewGroup(cfg GroupConfig) (*Group, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	return &Group{cfg: cfg, usable: true, activeInterval: cfg.Interval}, nil
+	g := &Group{cfg: cfg, activeInterval: cfg.Interval}
+	g.fitCarriers(cfg)
+	return g, nil
 }
 
 // hurriedAdverts is how many adverts keep the old pace after the interval has
@@ -318,6 +345,7 @@ func (g *Group) Reconfigure(now time.Time, cfg GroupConfig) (Output, error) {
 	}
 	g.noticeStall(now) // by the configuration that was in force
 	before := g.cfg.Interval
+	g.fitCarriers(cfg)
 	g.cfg = cfg
 	var out Output
 	if g.state == Initialize {
@@ -357,7 +385,13 @@ func (g *Group) Transitions() uint64 { return g.transitions }
 func (g *Group) Peer() PeerState { return g.peer }
 
 // Priority returns what this node advertises, or would as MASTER.
-func (g *Group) Priority() uint8 { return g.fitness.priority(g.cfg.Priority, g.cfg.Rank) }
+func (g *Group) Priority() uint8 {
+	priority := g.fitness.priority(g.cfg.Priority, g.cfg.Rank)
+	if g.unproven && g.cfg.Priority != PriorityOwner {
+		return min(priority, HealthyPriority+g.cfg.Rank)
+	}
+	return priority
+}
 
 // Fitness returns the fitness that was last set.
 func (g *Group) Fitness() Fitness { return g.fitness }
@@ -382,7 +416,7 @@ func (g *Group) PeerAlive(now time.Time) bool {
 // or a double Tick is harmless.
 func (g *Group) Deadline() time.Time {
 	var at time.Time
-	for _, t := range [...]time.Time{g.downAt, g.advertAt, g.heartbeatAt, g.handoverUntil, g.askAt, g.askUntil} {
+	for _, t := range [...]time.Time{g.downAt, g.advertAt, g.heartbeatAt, g.handoverUntil, g.askAt, g.askAgainAt, g.askUntil, g.provenAt} {
 		if !t.IsZero() && (at.IsZero() || t.Before(at)) {
 			at = t
 		}

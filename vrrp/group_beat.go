@@ -70,7 +70,8 @@ func (g *Group) fromPeer(carrier int, source netip.Addr) bool {
 // heardBeat notes a MASTER's heartbeat as a BACKUP: when the next ones stay away,
 // a question is due.
 func (g *Group) heardBeat(now time.Time, h Heartbeat) {
-	g.askUntil, g.askAt = time.Time{}, time.Time{}
+	g.endQuestion()
+	g.askAt = time.Time{}
 	if g.state == Backup && h.State == Master && h.Beat > 0 {
 		g.beat = h.Beat
 		g.askAt = now.Add(silentBeats(g.beat))
@@ -83,43 +84,49 @@ func (g *Group) heardBeat(now time.Time, h Heartbeat) {
 func (g *Group) heardMaster(now time.Time) {
 	switch {
 	case !g.askUntil.IsZero():
-		g.askUntil = time.Time{}
+		g.endQuestion()
 	case !g.askAt.IsZero():
 		g.askAt = now.Add(silentBeats(g.beat))
 	}
 }
 
 // tickQuestion is the second opinion: when the heartbeats of a MASTER stay away,
-// the BACKUP asks on the other carriers, and only if nobody answers there either is
-// the MASTER dead. It reports whether it is.
+// the BACKUP asks on the other carriers, twice, because a single question may be lost,
+// and only if nobody answers there either is the MASTER dead. It reports whether it is.
 func (g *Group) tickQuestion(now time.Time, out *Output) bool {
 	if due(g.askUntil, now) {
 		// Who slept may have missed the answer and asks again.
 		slept := now.Sub(g.askUntil) > g.beat
-		g.askUntil = time.Time{}
+		g.endQuestion()
 		if !slept {
-			return g.usable && g.canAsk()
+			return g.canAsk()
 		}
 		g.askAt = now
 	}
-	if due(g.askAt, now) {
+	switch {
+	case due(g.askAt, now):
 		g.askAt = time.Time{}
-		if g.usable && g.canAsk() {
+		if g.canAsk() {
 			out.Ask = true
-			g.askUntil = now.Add(g.beat)
+			g.askAgainAt, g.askUntil = now.Add(g.beat/2), now.Add(g.beat)
 		}
+	case due(g.askAgainAt, now):
+		g.askAgainAt = time.Time{}
+		out.Ask = g.canAsk()
 	}
 	return false
 }
 
-// canAsk tells whether any carrier beside the HA link is well. Without one, silence
-// on the HA link proves nothing.
+// endQuestion forgets a question that was asked.
+func (g *Group) endQuestion() { g.askAgainAt, g.askUntil = time.Time{}, time.Time{} }
+
+// canAsk tells whether the link of any carrier beside the HA link is up. Without one,
+// silence on the HA link proves nothing.
 func (g *Group) canAsk() bool {
-	others := 0
-	for _, c := range g.cfg.Carriers {
-		if !c.Private {
-			others++
+	for i, c := range g.cfg.Carriers {
+		if !c.Private && g.up[i] {
+			return true
 		}
 	}
-	return g.fitness.Failed < others
+	return false
 }

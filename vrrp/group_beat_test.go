@@ -1,6 +1,7 @@
 package vrrp
 
 import (
+	"slices"
 	"testing"
 	"time"
 )
@@ -39,7 +40,7 @@ func runUntil(g *Group, until time.Time) (asked, promoted time.Time) {
 	for !g.Deadline().IsZero() && !g.Deadline().After(until) {
 		now := g.Deadline()
 		out := g.Tick(now)
-		if out.Ask {
+		if out.Ask && asked.IsZero() {
 			asked = now
 		}
 		if out.Transition != nil && out.Transition.To == Master {
@@ -82,6 +83,28 @@ func TestAnsweredQuestionKeepsTheBackup(t *testing.T) {
 	}
 }
 
+// One question may be lost, so there are two, and the second one's answer counts as well.
+func TestQuestionIsAskedTwice(t *testing.T) {
+	g, t0 := backupOf(t, beating())
+	var asked []time.Duration
+	for g.State() == Backup {
+		now := g.Deadline()
+		if g.Tick(now).Ask {
+			asked = append(asked, now.Sub(t0))
+		}
+	}
+	if want := []time.Duration{askAfter, askAfter + testBeat/2}; !slices.Equal(asked, want) {
+		t.Errorf("asked after %v, want %v", asked, want)
+	}
+	g, t0 = backupOf(t, beating())
+	g.Tick(t0.Add(askAfter))
+	g.Tick(t0.Add(askAfter + testBeat/2))
+	advertsFrom(1, "198.51.100.200", 200, 100*millis)(t, g, t0.Add(askAfter+testBeat-1))
+	if out := g.Tick(t0.Add(askAfter + testBeat)); out.Transition != nil {
+		t.Error("took over although the second question was answered")
+	}
+}
+
 func TestAdvertPostponesTheQuestion(t *testing.T) {
 	g, t0 := backupOf(t, beating())
 	advertsEvery(200, 100*millis)(t, g, t0.Add(60*millis))
@@ -99,8 +122,8 @@ func TestNoQuestion(t *testing.T) {
 		"a MASTER without beats": func(g *Group, now time.Time) {
 			g.ReceiveHeartbeat(now, Heartbeat{State: Master, Term: 3})
 		},
-		"no carrier but the HA link": func(g *Group, now time.Time) { g.SetFitness(now, Fitness{Failed: 2, Ready: true}) },
-		"isolated":                   func(g *Group, now time.Time) { g.SetUsable(now, false) },
+		"no carrier but the HA link": func(g *Group, now time.Time) { g.SetLinks(now, []bool{false, false, true}) },
+		"isolated":                   func(g *Group, now time.Time) { g.SetLinks(now, []bool{false, false, false, false}) },
 		"stopped":                    func(g *Group, now time.Time) { g.Stop(now, ReasonShutdown) },
 	} {
 		t.Run(name, func(t *testing.T) {

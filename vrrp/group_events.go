@@ -44,7 +44,9 @@ func (g *Group) Stop(now time.Time, why Reason) Output {
 	g.transit(Initialize, why, &out)
 	g.downAt, g.advertAt, g.heartbeatAt = time.Time{}, time.Time{}, time.Time{}
 	g.handoverUntil, g.assumeUntil = time.Time{}, time.Time{}
-	g.askAt, g.askUntil = time.Time{}, time.Time{}
+	g.endQuestion()
+	g.askAt = time.Time{}
+	g.unproven, g.provenAt = false, time.Time{}
 	out.Heartbeat = g.cfg.HasPeer
 	return out
 }
@@ -69,6 +71,7 @@ func (g *Group) Tick(now time.Time) Output {
 		}
 		g.tickBackup(now, &out)
 	case Master:
+		g.prove(now)
 		g.considerHandover(now, &out)
 		if due(g.advertAt, now) {
 			g.advertise(now, &out)
@@ -95,7 +98,7 @@ func (g *Group) tickBackup(now time.Time, out *Output) {
 		g.downAt = now.Add(g.activeInterval + g.SkewTime())
 		return
 	}
-	if !g.usable && g.cfg.HasPeer {
+	if !g.usable() && g.cfg.HasPeer {
 		g.armDown(now)
 		return
 	}
@@ -138,9 +141,12 @@ func (g *Group) Receive(now time.Time, carrier int, source netip.Addr, a Adverti
 	g.stepDownIfStalled(now, &out)
 	peer := g.fromPeer(carrier, source)
 	if peer {
-		g.peer.HeardAt = now
+		g.peer.HeardAt, g.heardOn[carrier], g.met = now, now, true
 		if a.Priority == PriorityQuestion {
 			g.answer(now, &out)
+			return out
+		}
+		if a.Priority == PriorityLeaving && g.beatsTell(now) {
 			return out
 		}
 		g.peer.Priority = a.Priority
@@ -148,6 +154,7 @@ func (g *Group) Receive(now time.Time, carrier int, source netip.Addr, a Adverti
 			g.peer.State = Master
 		}
 	}
+	a.Interval = g.believable(now, peer, source, a.Interval)
 	if g.state == Backup {
 		g.heardMaster(now)
 		g.receiveBackup(now, a)
@@ -199,7 +206,8 @@ func (g *Group) preempts(now time.Time, priority uint8) bool {
 	} else if g.impairedSince.IsZero() {
 		g.impairedSince = now
 	}
-	if priority >= mine || !g.usable {
+	if priority >= mine || !g.usable() {
+		g.preemptSince = time.Time{}
 		return false
 	}
 	if lowerBand {
@@ -207,7 +215,14 @@ func (g *Group) preempts(now time.Time, priority uint8) bool {
 		return g.fitness.Ready || now.Sub(g.impairedSince) >= patience
 	}
 	g.downReason = ReasonPreempted
-	return g.cfg.Preempt && !g.yielded && g.fitness.Ready
+	if !g.cfg.Preempt || g.yielded || !g.fitness.Ready {
+		g.preemptSince = time.Time{}
+		return false
+	}
+	if g.preemptSince.IsZero() {
+		g.preemptSince = now
+	}
+	return now.Sub(g.preemptSince) >= g.cfg.PreemptDelay
 }
 
 // receiveMaster is RFC 9568 §6.4.3, "If an ADVERTISEMENT is received".
@@ -268,24 +283,6 @@ func (g *Group) SetFitness(now time.Time, f Fitness) Output {
 			g.advertise(now, &out)
 		}
 	}
-	return out
-}
-
-// SetUsable tells whether any carrier is up. A node with a peer that stands alone
-// does not become MASTER, and does not stay it: the peer serves everybody who is
-// still there, and the way back must not begin with two MASTERs.
-func (g *Group) SetUsable(now time.Time, usable bool) Output {
-	var out Output
-	returned := usable && !g.usable
-	g.usable = usable
-	if returned && g.state == Backup {
-		// The peer's adverts could not come in until now.
-		g.armDown(now)
-	}
-	if g.stepDownIfStalled(now, &out) || usable || !g.cfg.HasPeer || g.state != Master {
-		return out
-	}
-	g.becomeBackup(now, ReasonIsolated, &out)
 	return out
 }
 
@@ -353,8 +350,12 @@ func (g *Group) peerHeartbeatFresh(now time.Time) bool {
 // then the announcements, then Adver_Timer.
 func (g *Group) becomeMaster(now time.Time, why Reason, out *Output) {
 	g.term++
-	g.downAt, g.impairedSince = time.Time{}, time.Time{}
-	g.askAt, g.askUntil = time.Time{}, time.Time{}
+	g.downAt, g.impairedSince, g.preemptSince = time.Time{}, time.Time{}, time.Time{}
+	g.endQuestion()
+	g.askAt = time.Time{}
+	if g.unproven = g.cfg.HasPeer && !g.met; g.unproven {
+		g.provenAt = now.Add(provenAfter)
+	}
 	g.graced, g.yielded = false, false
 	g.activeInterval, g.hurried = g.cfg.Interval, 0
 	g.transit(Master, why, out)
@@ -370,7 +371,8 @@ func (g *Group) becomeBackup(now time.Time, why Reason, out *Output) {
 		*out = Output{Revoke: true}
 	}
 	g.advertAt, g.handoverUntil, g.assumeUntil, g.impairedSince = time.Time{}, time.Time{}, time.Time{}, time.Time{}
-	g.suspectUntil = time.Time{}
+	g.suspectUntil, g.preemptSince = time.Time{}, time.Time{}
+	g.unproven, g.provenAt = false, time.Time{}
 	g.downReason = ReasonPeerSilent
 	g.planned = false
 	g.heardInterval = g.activeInterval

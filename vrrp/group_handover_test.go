@@ -1,6 +1,7 @@
 package vrrp
 
 import (
+	"reflect"
 	"testing"
 	"time"
 )
@@ -173,16 +174,17 @@ func TestPlannedHandoverSuspendsPreempt(t *testing.T) {
 	const down200 = 3*second + 56*second/256
 	const at = down200 + 500*millis
 	yielded := demoted(true, ReasonHandover, 1)
-	up := backup(true, step{at: down200, do: tick, state: Master, want: promoted(true, 200, ReasonPeerSilent, 1)})
+	// It has not met its peer yet, so it is modest.
+	up := backup(true, step{at: down200, do: tick, state: Master, want: promoted(true, HealthyPriority, ReasonPeerSilent, 1)})
 	planned := append(
 		up[:len(up):len(up)],
-		step{at: at, do: beats(fresh(180, true)), state: Master},
+		step{at: at, do: beats(fresh(180, true)), state: Master, want: advertised(200)},
 		step{at: at, do: handover(nil), state: Master, want: offered()},
 		step{at: at, do: adverts(180), state: Backup, want: yielded},
 	)
 	impaired := append(
 		up[:len(up):len(up)],
-		step{at: at, do: beats(fresh(180, true)), state: Master},
+		step{at: at, do: beats(fresh(180, true)), state: Master, want: advertised(200)},
 		step{at: at, do: fit(1, true), state: Master, want: beaten(advertised(80))},
 		step{at: at + 1, do: adverts(180), state: Backup, want: yielded},
 		step{at: at + 2, do: fit(0, true), state: Backup, want: Output{Heartbeat: true}},
@@ -263,7 +265,7 @@ func TestPeerState(t *testing.T) {
 	}
 	g.ReceiveHeartbeat(now, Heartbeat{State: Backup, Priority: 80, Ready: true, Term: 1})
 	want := PeerState{HeardAt: now, State: Backup, Priority: 80, Ready: true, HeartbeatAt: now}
-	if g.Peer() != want {
+	if !reflect.DeepEqual(g.Peer(), want) {
 		t.Errorf("peer %+v, want %+v", g.Peer(), want)
 	}
 	if !g.PeerAlive(now.Add(down100-1)) || g.PeerAlive(now.Add(down100)) {
@@ -271,7 +273,7 @@ func TestPeerState(t *testing.T) {
 	}
 	later := now.Add(second)
 	advertsFrom(0, "192.0.2.77", 98, second)(t, g, later)
-	if g.Peer() != want {
+	if !reflect.DeepEqual(g.Peer(), want) {
 		t.Errorf("a third router's advert made %+v of the peer", g.Peer())
 	}
 	later = later.Add(second)
@@ -286,8 +288,8 @@ func TestPeerState(t *testing.T) {
 	if g.Term() != 9 {
 		t.Errorf("term %d, want that of the peer, 9", g.Term())
 	}
-	beat := g.Heartbeat()
-	if (beat != Heartbeat{State: Master, Priority: 100, Ready: true, Term: 9}) {
-		t.Errorf("heartbeat %+v", beat)
+	want9 := Heartbeat{State: Master, Priority: 100, Ready: true, Term: 9, Hears: g.Hears(later)}
+	if beat := g.Heartbeat(later); !reflect.DeepEqual(beat, want9) {
+		t.Errorf("heartbeat %+v, want %+v", beat, want9)
 	}
 }

@@ -2,6 +2,7 @@ package vrrp
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -93,7 +94,9 @@ func fit(failed int, ready bool) event {
 }
 
 func usable(up bool) event {
-	return func(_ *testing.T, g *Group, now time.Time) Output { return g.SetUsable(now, up) }
+	return func(_ *testing.T, g *Group, now time.Time) Output {
+		return g.SetLinks(now, slices.Repeat([]bool{up}, len(g.cfg.Carriers)))
+	}
 }
 
 func beats(h Heartbeat) event {

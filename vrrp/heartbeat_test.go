@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"math"
+	"reflect"
 	"testing"
 	"time"
 
@@ -46,10 +47,13 @@ func TestHeartbeatRoundTrip(t *testing.T) {
 		{State: Backup, Priority: 180, Ready: true, Term: 7},
 		{State: Master, Priority: 255, TakeOver: true, Term: math.MaxUint64},
 		{State: Initialize, Priority: 1, Ready: true, TakeOver: true, Term: 1 << 32},
+		{State: Backup, Configuration: [DigestSize]byte{1, 2, 3, 4, 5, 6, 7, 8}, Hears: []bool{}},
+		{State: Backup, Hears: []bool{true, false, false, true, true, false, false, false, true}},
+		{State: Backup, Hears: make([]bool, 511)},
 	} {
 		wire := a.Seal(h)
-		if len(wire) != HeartbeatSize {
-			t.Fatalf("%d bytes, want %d", len(wire), HeartbeatSize)
+		if len(wire) > MaxHeartbeat {
+			t.Fatalf("%d bytes, want at most %d", len(wire), MaxHeartbeat)
 		}
 		if diff := cmp.Diff(h, expect(t, b, 0, wire, HeartbeatTrusted)); diff != "" {
 			t.Errorf("round trip (-want +got):\n%s", diff)
@@ -63,8 +67,13 @@ func TestHeartbeatLayout(t *testing.T) {
 	t.Parallel()
 	a := channel(0x1112131415161718)
 	a.peer = 0x2122232425262728
-	got := a.Seal(Heartbeat{State: Master, Priority: 200, Ready: true, TakeOver: true, Term: 0x3132333435363738})
-	body := octets(t, "54444d01 02c80300 3132333435363738 1112131415161718 2122232425262728 0000000000000001")
+	got := a.Seal(Heartbeat{
+		State: Master, Priority: 200, Ready: true, TakeOver: true, Term: 0x3132333435363738,
+		Configuration: [DigestSize]byte{1, 2, 3, 4, 5, 6, 7, 8},
+		Hears:         []bool{true, false, true, false, false, false, false, false, true},
+	})
+	body := octets(t, "54444d02 02c80300 3132333435363738 1112131415161718 2122232425262728 0000000000000001"+
+		"0108 0102030405060708 0204 0009 0501")
 	mac := hmac.New(sha256.New, heartbeatKey())
 	mac.Write(body)
 	if want := mac.Sum(body); !bytes.Equal(got, want) {
@@ -115,21 +124,23 @@ func TestHeartbeatMalformed(t *testing.T) {
 		want HeartbeatVerdict
 	}{
 		{"nothing", nil, HeartbeatMalformed},
-		{"too short", good[:len(good)-1], HeartbeatMalformed},
-		{"too long", append(bytes.Clone(good), 0), HeartbeatMalformed},
+		{"too short", good[:minHeartbeat-1], HeartbeatMalformed},
+		{"cut", good[:len(good)-1], HeartbeatForged},
+		{"longer", append(bytes.Clone(good), 0), HeartbeatForged},
+		{"too long", append(bytes.Clone(good), make([]byte, MaxHeartbeat)...), HeartbeatMalformed},
 		{"not a heartbeat", changed(0, 'X'), HeartbeatMalformed},
-		{"another version", changed(3, 2), HeartbeatMalformed},
+		{"another version", changed(3, 1), HeartbeatMalformed},
 		{"no such state", changed(4, byte(Master)+1), HeartbeatMalformed},
 		{"another state", changed(4, byte(Master)), HeartbeatForged},
 		{"another priority", changed(5, good[5]+1), HeartbeatForged},
 		{"another flag", changed(6, flagTakeOver), HeartbeatForged},
 		{"a reserved byte", changed(7, 1), HeartbeatForged},
 		{"another counter", changed(39, good[39]+1), HeartbeatForged},
-		{"another sum", changed(HeartbeatSize-1, good[HeartbeatSize-1]+1), HeartbeatForged},
+		{"another sum", changed(len(good)-1, good[len(good)-1]+1), HeartbeatForged},
 		{"another key", NewHeartbeatChannel(bytes.Repeat([]byte{1}, 32), 1).Seal(Heartbeat{}), HeartbeatForged},
 	}
 	for _, tt := range tests {
-		if h, got := b.Open(epoch(), tt.b, quiet); got != tt.want || h != (Heartbeat{}) {
+		if h, got := b.Open(epoch(), tt.b, quiet); got != tt.want || !reflect.DeepEqual(h, Heartbeat{}) {
 			t.Errorf("%s: %v and %+v, want %v and nothing", tt.name, got, h, tt.want)
 		}
 	}
@@ -262,13 +273,13 @@ func FuzzHeartbeatOpen(f *testing.F) {
 	f.Add([]byte(heartbeatMagic), false)
 	f.Add(channel(2).Seal(Heartbeat{State: Master, TakeOver: true}), false)
 	f.Add(channel(1).Seal(Heartbeat{}), true)
-	f.Add(bytes.Repeat([]byte{0xff}, HeartbeatSize), true)
+	f.Add(bytes.Repeat([]byte{0xff}, minHeartbeat), true)
 	f.Fuzz(func(t *testing.T, b []byte, resum bool) {
 		original := b
-		if resum && len(b) == HeartbeatSize {
+		if resum && len(b) >= minHeartbeat {
 			// With a right sum the fuzzer reaches what lies behind it.
 			b = bytes.Clone(b)
-			body := b[:HeartbeatSize-sha256.Size]
+			body := b[:len(b)-sha256.Size]
 			copy(b[len(body):], channel(0).sum(body))
 		}
 		c := channel(1)
@@ -282,7 +293,7 @@ func FuzzHeartbeatOpen(f *testing.F) {
 				t.Fatalf("decoded %+v from %x", h, b)
 			}
 		case HeartbeatMalformed, HeartbeatForged, HeartbeatReplayed:
-			if h != (Heartbeat{}) {
+			if !reflect.DeepEqual(h, Heartbeat{}) {
 				t.Fatalf("dropped as %v, but returned %+v", verdict, h)
 			}
 		}

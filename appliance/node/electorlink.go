@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"reflect"
 	"sync"
 	"syscall"
 	"time"
@@ -248,7 +249,7 @@ func (l *electorLink) forgedLately() uint64 {
 func (l *electorLink) setFitness(f elector.Fitness) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.fitness == f {
+	if reflect.DeepEqual(l.fitness, f) {
 		return
 	}
 	l.fitness = f

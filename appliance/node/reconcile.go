@@ -179,12 +179,11 @@ func (n *node) judge(now time.Time) {
 		s.judgedAt = now
 	}
 	var carriers []string
-	rising, anyUp := 0, false
+	rising := 0
 	for _, link := range n.intent.VirtualLinks {
 		up := n.linkUp(link.Parent)
 		s.links[link.Carrier] = up
 		carriers = append(carriers, link.Carrier)
-		anyUp = anyUp || up
 		if !up && !s.risen[link.Carrier] && now.Sub(s.judgedAt) < riseTime {
 			rising++
 			continue
@@ -204,10 +203,10 @@ func (n *node) judge(now time.Time) {
 	if s.kernelErr != "" || !s.reconciled {
 		failed = brokenNode
 	}
-	isolated := len(carriers) > 0 && !anyUp && !s.links[haCarrier]
+	down := slices.DeleteFunc(slices.Sorted(maps.Keys(s.links)), func(name string) bool { return s.links[name] })
 	n.mu.Unlock()
 	ready := n.sync == nil || n.sync.complete()
-	n.elector.setFitness(elector.Fitness{Fitness: vrrp.Fitness{Failed: failed, Recovering: recovering, Ready: ready}, Isolated: isolated})
+	n.elector.setFitness(elector.Fitness{Fitness: vrrp.Fitness{Failed: failed, Recovering: recovering, Ready: ready}, Down: down})
 }
 
 func (n *node) linkUp(name string) bool {

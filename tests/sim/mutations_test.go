@@ -2,6 +2,7 @@ package sim
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"tandem/vrrp"
@@ -15,11 +16,11 @@ type machine interface {
 	Receive(now time.Time, carrier int, source netip.Addr, a vrrp.Advertisement) vrrp.Output
 	ReceiveHeartbeat(now time.Time, h vrrp.Heartbeat) vrrp.Output
 	SetFitness(now time.Time, f vrrp.Fitness) vrrp.Output
-	SetUsable(now time.Time, usable bool) vrrp.Output
+	SetLinks(now time.Time, up []bool) vrrp.Output
 	Handover(now time.Time) (vrrp.Output, error)
 	Reconfigure(now time.Time, cfg vrrp.GroupConfig) (vrrp.Output, error)
 	Deadline() time.Time
-	Heartbeat() vrrp.Heartbeat
+	Heartbeat(now time.Time) vrrp.Heartbeat
 	State() vrrp.State
 	Priority() uint8
 	DownInterval() time.Duration
@@ -134,8 +135,8 @@ func (h hastyGroup) Receive(now time.Time, c int, source netip.Addr, a vrrp.Adve
 
 type stubbornGroup struct{ *vrrp.Group }
 
-func (s stubbornGroup) SetUsable(now time.Time, _ bool) vrrp.Output {
-	return s.Group.SetUsable(now, true)
+func (s stubbornGroup) SetLinks(now time.Time, up []bool) vrrp.Output {
+	return s.Group.SetLinks(now, slices.Repeat([]bool{true}, len(up)))
 }
 
 // shifted is a group whose clock is off.
@@ -163,8 +164,12 @@ func (s shifted) SetFitness(now time.Time, f vrrp.Fitness) vrrp.Output {
 	return s.Group.SetFitness(now.Add(s.by()), f)
 }
 
-func (s shifted) SetUsable(now time.Time, usable bool) vrrp.Output {
-	return s.Group.SetUsable(now.Add(s.by()), usable)
+func (s shifted) SetLinks(now time.Time, up []bool) vrrp.Output {
+	return s.Group.SetLinks(now.Add(s.by()), up)
+}
+
+func (s shifted) Heartbeat(now time.Time) vrrp.Heartbeat {
+	return s.Group.Heartbeat(now.Add(s.by()))
 }
 
 func (s shifted) Handover(now time.Time) (vrrp.Output, error) {

@@ -240,7 +240,7 @@ func (n *node) tellFitness() {
 		Failed: failed, Ready: n.notReady == 0,
 		Recovering: n.recoveredAt > 0 && n.w.now < n.recoveredAt+recovery && n.process.State() != vrrp.Master,
 	}), cause{})
-	n.apply(n.process.SetUsable(n.w.time(), usable), cause{})
+	n.apply(n.process.SetLinks(n.w.time(), n.seesUp[:]), cause{})
 	if !usable && n.process.State() == vrrp.Master {
 		n.w.fail("node %d stays MASTER although every link of it is down", n.id)
 	}
@@ -274,7 +274,7 @@ func (n *node) apply(out vrrp.Output, why cause) {
 	}
 	if out.Heartbeat {
 		n.heartbeats++
-		beat := n.process.Heartbeat()
+		beat := n.process.Heartbeat(n.w.time())
 		if beat.TakeOver {
 			n.past.offeredAt = n.w.now
 		}

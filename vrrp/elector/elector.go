@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -286,7 +287,7 @@ func (e *elector) obey(now time.Time, cmd Command) {
 	}
 	if cmd.Fitness != nil && e.group != nil {
 		e.apply(now, e.group.SetFitness(now, cmd.Fitness.Fitness))
-		e.apply(now, e.group.SetUsable(now, !cmd.Fitness.Isolated))
+		e.apply(now, e.group.SetLinks(now, e.links(cmd.Fitness.Down)))
 		e.reportAt = now
 	}
 	if cmd.Handover {
@@ -305,6 +306,15 @@ func (e *elector) obey(now time.Time, cmd Command) {
 	if cmd.Stop {
 		e.stopping = true
 	}
+}
+
+// links tells which carriers are up.
+func (e *elector) links(down []string) []bool {
+	up := make([]bool, len(e.carriers))
+	for i, c := range e.carriers {
+		up[i] = !slices.Contains(down, c.cfg.Name)
+	}
+	return up
 }
 
 // configure takes a configuration over without an election; the first one starts
@@ -350,7 +360,7 @@ func (e *elector) apply(now time.Time, out vrrp.Output) {
 		e.ask()
 	}
 	if out.Heartbeat && e.beats != nil {
-		e.beats.send(e.group.Heartbeat())
+		e.beats.send(e.group.Heartbeat(now))
 	}
 	if out.Announce {
 		e.announce()

@@ -84,7 +84,7 @@ func (e *elector) drainHeartbeats(now time.Time) {
 	if h.fd < 0 || e.group == nil {
 		return
 	}
-	var buf [2 * vrrp.HeartbeatSize]byte
+	var buf [vrrp.MaxHeartbeat + 1]byte
 	for range maxDrain {
 		n, err := unix.Read(h.fd, buf[:])
 		if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.EINTR) {

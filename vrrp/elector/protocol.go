@@ -23,8 +23,8 @@ type Command struct {
 // Fitness is what the node knows about its own health.
 type Fitness struct {
 	vrrp.Fitness
-	// Isolated tells that no carrier is up.
-	Isolated bool `json:"isolated"`
+	// Down names the carriers whose links are down.
+	Down []string `json:"down,omitempty"`
 }
 
 // Configuration is all that the elector needs to know of the document.

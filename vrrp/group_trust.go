@@ -1,0 +1,80 @@
+package vrrp
+
+import (
+	"net/netip"
+	"time"
+)
+
+// provenAfter is how long a MASTER that has never met its peer advertises the lowest
+// healthy priority. A node that boots behind switch ports that do not forward yet
+// believes to be alone; when they open, it must lose against the MASTER that it did not
+// hear, whatever the configured priorities say. The slowest of such ports take 30 s
+// (IEEE 802.1D, two forward delays) and some for links to aggregate.
+const provenAfter = time.Minute
+
+// prove ends the doubt about a MASTER that has not met its peer: in time, or because
+// the peer says in a heartbeat that it is no MASTER.
+func (g *Group) prove(now time.Time) {
+	if due(g.provenAt, now) {
+		g.unproven, g.provenAt = false, time.Time{}
+	}
+}
+
+// proveByPeer ends the doubt at once when the peer is no MASTER.
+func (g *Group) proveByPeer(now time.Time, h Heartbeat, out *Output) {
+	if !g.unproven || h.State == Master {
+		return
+	}
+	doubted := g.Priority()
+	g.unproven, g.provenAt = false, time.Time{}
+	if g.Priority() != doubted {
+		g.advertise(now, out)
+	}
+}
+
+// beatsTell tells that a MASTER's authenticated heartbeats come in as promised. Then
+// they say that it leaves, too, and a goodbye in its name on a network, which anybody
+// can send, is not believed.
+func (g *Group) beatsTell(now time.Time) bool {
+	return g.state == Backup && !g.askAt.IsZero() && now.Before(g.askAt) && g.peer.State == Master
+}
+
+// heardGoodbye lets the heartbeat of a MASTER that stops in order count like an
+// advert of priority 0 (RFC 9568 §6.4.2).
+func (g *Group) heardGoodbye(now time.Time) {
+	g.downReason = ReasonPeerStopped
+	g.downAt = now.Add(g.SkewTime())
+}
+
+// stranger is a router outside the group whose adverts this node obeys.
+type stranger struct {
+	source   netip.Addr
+	interval time.Duration
+	heardAt  time.Time
+	// confirmed tells that a second advert came within the promised time.
+	confirmed bool
+}
+
+// The longest interval that a stranger's first advert can teach, in own intervals and at
+// least.
+const (
+	unconfirmedIntervals = 10
+	unconfirmedInterval  = time.Second
+)
+
+// believable bounds the interval that a router outside of a pair teaches by a single
+// advert: else one forged packet would silence the pair for two minutes. The second
+// advert that comes in time confirms the first.
+func (g *Group) believable(now time.Time, peer bool, source netip.Addr, interval time.Duration) time.Duration {
+	if peer || !g.cfg.HasPeer {
+		return interval
+	}
+	s := &g.stranger
+	same := s.source == source && s.interval == interval
+	s.confirmed = same && (s.confirmed || now.Sub(s.heardAt) <= 2*interval)
+	s.source, s.interval, s.heardAt = source, interval, now
+	if s.confirmed {
+		return interval
+	}
+	return min(interval, max(unconfirmedIntervals*g.cfg.Interval, unconfirmedInterval))
+}
