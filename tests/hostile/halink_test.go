@@ -32,7 +32,7 @@ func bravoHA() netip.AddrPort {
 
 // heartbeatFrame is an authentic heartbeat of bravo to alpha.
 func heartbeatFrame(b []byte) bool {
-	return len(b) == 14+20+8+vrrp.HeartbeatSize && b[12] == 0x08 && b[13] == 0 && b[14+9] == unix.IPPROTO_UDP &&
+	return len(b) > 14+20+8 && len(b) <= 14+20+8+vrrp.MaxHeartbeat && b[12] == 0x08 && b[13] == 0 && b[14+9] == unix.IPPROTO_UDP &&
 		bytes.Equal(b[14+12:14+16], bravoHA().Addr().AsSlice()) && binary.BigEndian.Uint16(b[14+22:]) == config.DefaultPort
 }
 
