@@ -4,10 +4,9 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
-	"strconv"
+	"slices"
 
 	"tandem/router/config"
-	"tandem/vrrp"
 )
 
 // Tables and rules. The kernel consults rules in the order of preference, the
@@ -33,22 +32,6 @@ const (
 	UnreachableMetric = math.MaxInt32
 )
 
-// carrier is what uplinks and networks have in common.
-type carrier struct {
-	name    string
-	vrid    uint8
-	prefix  netip.Prefix
-	ports   map[string]config.Port
-	virtual []netip.Addr
-	// out is the uplink that traffic takes; nil for an isolated network.
-	out *config.Uplink
-}
-
-func (c carrier) link() string { return linkName(c.vrid) }
-func (c carrier) table() int   { return TableBase + int(c.vrid) }
-
-func linkName(vrid uint8) string { return "vmac" + strconv.Itoa(int(vrid)) }
-
 // Derive returns the kernel state that the named node must be in. It is the same
 // whether the node is MASTER or BACKUP. The order of its parts is that of the
 // document, uplinks before networks.
@@ -56,119 +39,160 @@ func linkName(vrid uint8) string { return "vmac" + strconv.Itoa(int(vrid)) }
 // doc must be valid, as [config.Parse] returns it. The error says that the
 // node is not a member, or which part of the document does not fit it.
 func Derive(doc *config.Document, node string) (Intent, error) {
-	if _, ok := doc.Member(node); !ok {
+	member, ok := doc.Member(node)
+	if !ok {
 		return Intent{}, fmt.Errorf("derive state of node %q: group %q has no such member; start the node with the name of one", node, doc.Group)
 	}
-	carriers, err := carriers(doc)
+	segments, err := segments(doc, node)
 	if err != nil {
 		return Intent{}, fmt.Errorf("derive state of node %q: %w", node, err)
 	}
 	intent := Intent{Group: doc.Group}
-	for _, c := range carriers {
-		port, ok := c.ports[node]
-		if !ok {
-			return Intent{}, fmt.Errorf("derive state of node %q: it has no port on %q; add one to the document", node, c.name)
+	for _, s := range segments {
+		intent.Ports = append(intent.Ports, s.portAddresses()...)
+		for _, c := range s.carriers() {
+			intent.VirtualLinks = append(intent.VirtualLinks, c.virtualLink())
+			// The owner of an address accepts what is sent to it (RFC 9568 §6.4.3).
+			if !s.vrrp.Accept && member.Priority != config.OwnerPriority {
+				intent.Refused = append(intent.Refused, c.Addresses...)
+			}
 		}
-		intent.Ports = append(intent.Ports, portAddress(port, c.prefix))
-		intent.VirtualLinks = append(intent.VirtualLinks, VirtualLink{
-			Name:      c.link(),
-			Carrier:   c.name,
-			Parent:    port.Interface,
-			MAC:       vrrp.VirtualMAC4(c.vrid),
-			Addresses: c.virtual,
-		})
-		intent.Routes = append(intent.Routes, routes(c, carriers)...)
+		intent.Routes = append(intent.Routes, routes(s, segments)...)
 	}
-	if doc.HALink != nil {
-		port, ok := doc.HALink.Ports[node]
-		if !ok {
-			return Intent{}, fmt.Errorf("derive state of node %q: it has no port on the HA link; add one to the document", node)
-		}
-		intent.Ports = append(intent.Ports, portAddress(port, doc.HALink.Prefix))
+	ha, err := haCarrier(doc, node)
+	if err != nil {
+		return Intent{}, fmt.Errorf("derive state of node %q: %w", node, err)
 	}
-	intent.Rules = rules(doc, intent.Ports, carriers)
-	intent.NAT = translations(doc)
+	if ha.Name != "" {
+		intent.Ports = append(intent.Ports, PortAddress{Interface: ha.Interface, Prefix: netip.PrefixFrom(ha.Source, doc.HALink.Prefix.Bits())})
+	}
+	intent.Rules = rules(intent.Ports, segments)
+	intent.NAT = translations(doc, segments)
 	for _, u := range doc.Uplinks {
 		intent.Guarded = append(intent.Guarded, u.Addresses...)
 	}
 	return intent, nil
 }
 
-func carriers(doc *config.Document) ([]carrier, error) {
-	all := make([]carrier, 0, len(doc.Uplinks)+len(doc.Networks))
-	uplinks := make(map[string]*config.Uplink, len(doc.Uplinks))
-	for i := range doc.Uplinks {
-		u := &doc.Uplinks[i]
-		uplinks[u.Name] = u
-		virtual := append([]netip.Addr(nil), u.Addresses...)
-		all = append(all, carrier{u.Name, u.VRID, u.Prefix, u.Ports, virtual, u})
+func (c Carrier) virtualLink() VirtualLink {
+	return VirtualLink{
+		Name: c.Link, Carrier: c.Name, Parent: c.Interface, MAC: c.MAC, Addresses: c.Addresses,
+		VRID: c.VRID, IPv6: c.IPv6, OwnMAC: c.OwnMAC(), Own: c.Own,
 	}
-	for _, w := range doc.Networks {
-		out, ok := uplinks[w.Uplink]
-		if !ok && w.Uplink != "" {
-			return nil, fmt.Errorf("network %q takes uplink %q, which does not exist; correct the document", w.Name, w.Uplink)
+}
+
+// linkLocalBits is the length of the one link-local prefix in use (RFC 4291 §2.5.6).
+const linkLocalBits = 64
+
+// portAddresses returns the node's own addresses on a segment.
+func (s segment) portAddresses() []PortAddress {
+	list := []PortAddress{{s.port.Interface, netip.PrefixFrom(s.port.Address, s.prefix.Bits())}}
+	if s.ipv6 == nil {
+		return list
+	}
+	if s.port.IPv6.IsValid() {
+		list = append(list, PortAddress{s.port.Interface, netip.PrefixFrom(s.port.IPv6, s.ipv6.Prefix.Bits())})
+	}
+	return append(list, PortAddress{s.port.Interface, netip.PrefixFrom(s.port.LinkLocal, linkLocalBits)})
+}
+
+func (s segment) table() int { return TableBase + int(s.vrid) }
+
+// families returns the families that a segment has, by whether they are IPv6.
+func (s segment) families() []bool {
+	if s.ipv6 == nil {
+		return []bool{false}
+	}
+	return []bool{false, true}
+}
+
+// routes returns the table of one segment, which all its virtual routers share. Every
+// segment is reached through the link of its first virtual router, so that the fence
+// holds back forwarded traffic too, and what no route matches must not fall through to
+// the main table. IPv6 is routed as IPv4 is, but never translated.
+func routes(s segment, all []segment) []Route {
+	table := make([]Route, 0, 2*(len(all)+2))
+	for _, ipv6 := range s.families() {
+		everywhere := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+		if ipv6 {
+			everywhere = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
 		}
-		all = append(all, carrier{w.Name, w.VRID, w.Prefix, w.Ports, []netip.Addr{w.Gateway}, out})
+		for _, other := range all {
+			switch {
+			case !ipv6:
+				table = append(table, Route{Table: s.table(), Destination: other.prefix, Link: other.mainLink(false)})
+			case other.ipv6 != nil:
+				table = append(table, Route{Table: s.table(), Destination: other.ipv6.Prefix, Link: other.mainLink(true)})
+			}
+		}
+		if gateway, link := s.nextHop(all, ipv6); link != "" {
+			table = append(table, Route{Table: s.table(), Destination: everywhere, Gateway: gateway, Link: link})
+		}
+		table = append(table, Route{Table: s.table(), Destination: everywhere, Unreachable: true, Metric: UnreachableMetric})
 	}
-	return all, nil
+	return table
 }
 
-func portAddress(port config.Port, prefix netip.Prefix) PortAddress {
-	return PortAddress{Interface: port.Interface, Prefix: netip.PrefixFrom(port.Address, prefix.Bits())}
-}
-
-// routes returns the table of one carrier: every segment is reached through its
-// virtual link, so that the fence holds back forwarded traffic too, and what no
-// route matches must not fall through to the main table.
-func routes(c carrier, all []carrier) []Route {
-	table := make([]Route, 0, len(all)+2)
-	for _, other := range all {
-		table = append(table, Route{Table: c.table(), Destination: other.prefix, Link: other.link()})
+// nextHop returns where a segment's traffic of a family leaves to the outside; nowhere
+// if the segment is isolated or its uplink does not have that family.
+func (s segment) nextHop(all []segment, ipv6 bool) (gateway netip.Addr, link string) {
+	for _, u := range all {
+		switch {
+		case s.out == nil || !u.isUplink || u.name != s.out.Name:
+		case !ipv6:
+			return s.out.Gateway, u.mainLink(false)
+		case u.ipv6 != nil:
+			return u.ipv6.Gateway, u.mainLink(true)
+		}
 	}
-	everywhere := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
-	if c.out != nil {
-		table = append(table, Route{
-			Table:       c.table(),
-			Destination: everywhere,
-			Gateway:     c.out.Gateway,
-			Link:        linkName(c.out.VRID),
-		})
-	}
-	return append(table, Route{
-		Table:       c.table(),
-		Destination: everywhere,
-		Unreachable: true,
-		Metric:      UnreachableMetric,
-	})
+	return netip.Addr{}, ""
 }
 
 // rules returns the rules in order of preference.
-func rules(doc *config.Document, ports []PortAddress, all []carrier) []Rule {
-	var list []Rule
+//
+// On a segment without virtual MAC addresses what came in is known by the physical
+// interface. What is for the node itself never gets to that rule, because the kernel
+// looks for local addresses first, and what the node sends itself did not come in.
+func rules(ports []PortAddress, all []segment) []Rule {
+	var own, incoming, networks, uplinks []Rule
 	for _, port := range ports {
-		list = append(list, Rule{Preference: PreferenceOwn, From: single(port.Prefix.Addr()), Table: MainTable})
-	}
-	for _, c := range all {
-		list = append(list, Rule{Preference: PreferenceIncoming, Incoming: c.link(), Table: c.table()})
-	}
-	for _, w := range doc.Networks {
-		list = append(list, Rule{Preference: PreferenceNetwork, From: w.Prefix, Table: TableBase + int(w.VRID)})
-	}
-	for _, u := range doc.Uplinks {
-		for _, address := range u.Addresses {
-			list = append(list, Rule{Preference: PreferenceUplink, From: single(address), Table: TableBase + int(u.VRID)})
+		address := port.Prefix.Addr()
+		if !address.IsLinkLocalUnicast() || address.Is4() { // fe80::/64 is in the main table alone
+			own = append(own, Rule{Preference: PreferenceOwn, From: single(address), IPv6: address.Is6(), Table: MainTable})
 		}
 	}
-	return list
+	for _, s := range all {
+		seen := make(map[Rule]bool)
+		for _, c := range s.carriers() {
+			rule := Rule{Preference: PreferenceIncoming, Incoming: c.Link, IPv6: c.IPv6, Table: s.table()}
+			if !seen[rule] {
+				incoming = append(incoming, rule)
+			}
+			seen[rule] = true
+			for _, address := range c.Addresses {
+				if s.isUplink && !(c.IPv6 && address.IsLinkLocalUnicast()) {
+					uplinks = append(uplinks, Rule{Preference: PreferenceUplink, From: single(address), IPv6: c.IPv6, Table: s.table()})
+				}
+			}
+		}
+		if s.isUplink {
+			continue
+		}
+		networks = append(networks, Rule{Preference: PreferenceNetwork, From: s.prefix, Table: s.table()})
+		if s.ipv6 != nil {
+			networks = append(networks, Rule{Preference: PreferenceNetwork, From: s.ipv6.Prefix, IPv6: true, Table: s.table()})
+		}
+	}
+	return slices.Concat(own, incoming, networks, uplinks)
 }
 
 // translations returns the source NAT of the networks that have an uplink.
-func translations(doc *config.Document) []SourceNAT {
+func translations(doc *config.Document, all []segment) []SourceNAT {
 	var list []SourceNAT
 	for _, w := range doc.Networks {
-		for _, u := range doc.Uplinks {
-			if u.Name == w.Uplink {
-				list = append(list, SourceNAT{From: w.Prefix, Link: linkName(u.VRID), To: w.NATAddress})
+		for _, u := range all {
+			if u.isUplink && u.name == w.Uplink {
+				list = append(list, SourceNAT{From: w.Prefix, Link: u.mainLink(false), To: w.NATAddress})
 			}
 		}
 	}

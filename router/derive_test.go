@@ -57,9 +57,17 @@ func dump(in router.Intent) string {
 		fmt.Fprintf(&b, "address %v dev %s\n", p.Prefix, p.Interface)
 	}
 	for _, l := range in.VirtualLinks {
-		fmt.Fprintf(&b, "link %s carrier %s parent %s mac % x addresses %v\n", l.Name, l.Carrier, l.Parent, l.MAC, l.Addresses)
+		fmt.Fprintf(&b, "link %s carrier %s parent %s mac % x vrid %d addresses %v own %v", l.Name, l.Carrier, l.Parent, l.MAC, l.VRID, l.Addresses, l.Own)
+		if l.OwnMAC {
+			b.WriteString(" own-mac")
+		}
+		if l.IPv6 {
+			b.WriteString(" ipv6")
+		}
+		b.WriteByte('\n')
 	}
 	for _, r := range in.Rules {
+		b.WriteString(map[bool]string{true: "ipv6 "}[r.IPv6])
 		fmt.Fprintf(&b, "rule %d", r.Preference)
 		if r.From.IsValid() {
 			fmt.Fprintf(&b, " from %v", r.From)
@@ -86,7 +94,7 @@ func dump(in router.Intent) string {
 	for _, n := range in.NAT {
 		fmt.Fprintf(&b, "snat from %v oif %s to %v\n", n.From, n.Link, n.To)
 	}
-	fmt.Fprintf(&b, "guarded %v\n", in.Guarded)
+	fmt.Fprintf(&b, "guarded %v\nrefused %v\n", in.Guarded, in.Refused)
 	return b.String()
 }
 
@@ -116,12 +124,19 @@ func TestDeriveReference(t *testing.T) {
 func TestDeriveIsSymmetric(t *testing.T) {
 	doc := load(t, "../docs/reference.yaml")
 	a, b := derive(t, doc, "alpha"), derive(t, doc, "bravo")
-	own := cmpopts.IgnoreFields(router.Intent{}, "Ports", "Rules")
-	if diff := cmp.Diff(a, b, compareNetip(), own); diff != "" {
+	if diff := cmp.Diff(a, b, compareNetip(), ignoreOwn()); diff != "" {
 		t.Errorf("alpha - bravo +:\n%s", diff)
 	}
 	if cmp.Equal(a.Ports, b.Ports, compareNetip()) {
 		t.Errorf("both nodes have the same own addresses")
+	}
+}
+
+// ignoreOwn leaves out what differs between the members: their own addresses.
+func ignoreOwn() cmp.Options {
+	return cmp.Options{
+		cmpopts.IgnoreFields(router.Intent{}, "Ports"), cmpopts.IgnoreFields(router.VirtualLink{}, "Own"),
+		cmpopts.IgnoreSliceElements(func(r router.Rule) bool { return r.Preference == router.PreferenceOwn }),
 	}
 }
 
@@ -139,8 +154,8 @@ networks:
 func TestDeriveSingleRouter(t *testing.T) {
 	in := derive(t, parse(t, twoUplinks), "one")
 	checkLines(t, in, []string{
-		"link vmac255 carrier north parent c mac 00 00 5e 00 01 ff addresses [10.1.0.1]",
-		"link vmac1 carrier fibre parent a mac 00 00 5e 00 01 01 addresses [192.0.2.9 192.0.2.8]",
+		"link vmac255 carrier north parent c mac 00 00 5e 00 01 ff vrid 255 addresses [10.1.0.1] own [10.1.0.2]",
+		"link vmac1 carrier fibre parent a mac 00 00 5e 00 01 01 vrid 1 addresses [192.0.2.9 192.0.2.8] own [192.0.2.2]",
 		"address 10.1.0.2/24 dev c",
 		"rule 11000 from 10.1.0.2/32 table 254",
 		"rule 11100 iif vmac255 table 1255",
@@ -287,11 +302,11 @@ func randomDocument(random *rand.Rand) *config.Document {
 		name := fmt.Sprintf("s%d", i)
 		if i < uplinks {
 			doc.Uplinks = append(doc.Uplinks, config.Uplink{
-				Name: name, VRID: vrid, Prefix: prefix, Gateway: address(i, 2), Addresses: []netip.Addr{address(i, 3)}, Ports: ports,
+				Name: name, VRID: vrid, Prefix: prefix, Gateway: address(i, 2), Addresses: []netip.Addr{address(i, 3)}, Ports: ports, VRRP: config.DefaultVRRP(),
 			})
 			continue
 		}
-		network := config.Network{Name: name, VRID: vrid, Prefix: prefix, Gateway: address(i, 2), Ports: ports}
+		network := config.Network{Name: name, VRID: vrid, Prefix: prefix, Gateway: address(i, 2), Ports: ports, VRRP: config.DefaultVRRP()}
 		if uplinks > 0 {
 			out := doc.Uplinks[random.IntN(uplinks)]
 			network.Uplink, network.NATAddress = out.Name, out.Addresses[0]

@@ -36,7 +36,7 @@ type PortAddress struct {
 type VirtualLink struct {
 	// Name of the macvlan, at most 15 bytes.
 	Name string
-	// Carrier is the name of the network or uplink in the document.
+	// Carrier is the name of the [Carrier] whose addresses stand here.
 	Carrier string
 	// Parent is the physical interface.
 	Parent string
@@ -59,7 +59,9 @@ type Rule struct {
 	From       netip.Prefix
 	// Incoming is the name of the interface the packet came in by.
 	Incoming string
-	Table    int
+	// IPv6 tells whose packets are meant: each family has its own rules and tables.
+	IPv6  bool
+	Table int
 }
 
 // Route is a route in one of Tandem's tables.

@@ -61,31 +61,17 @@ func (n *node) electorConfiguration() (elector.Configuration, error) {
 			cfg.Rank++
 		}
 	}
-	var first []netip.Addr
-	for i, link := range n.intent.VirtualLinks {
-		port, theirs, vrid := n.carrierPorts(link.Carrier)
+	for _, c := range n.carriers {
 		cfg.Carriers = append(cfg.Carriers, elector.Carrier{
-			Name: link.Carrier, Interface: link.Parent, VirtualLink: link.Name, VRID: vrid,
-			Source: port.Address, Peer: theirs.Address, Addresses: link.Addresses,
+			Name: c.Name, Interface: c.Interface, VirtualLink: c.Link, VRID: c.VRID,
+			Source: c.Source, Peer: c.Peer, Addresses: c.Addresses,
 		})
-		if i == 0 {
-			first = link.Addresses[:1]
-		}
 	}
 	other, paired := n.doc.Peer(n.opts.Name)
 	if !paired {
 		return cfg, nil
 	}
 	mine, theirs := n.doc.HALink.Ports[n.opts.Name], n.doc.HALink.Ports[other.Name]
-	if first == nil {
-		first = []netip.Addr{mine.Address}
-	}
-	// An advert must carry an address (RFC 9568 §5.2.5); the HA link has no virtual
-	// one of its own, so the group's first stands for it.
-	cfg.Carriers = append(cfg.Carriers, elector.Carrier{
-		Name: haCarrier, Interface: mine.Interface, VRID: n.doc.HALink.VRID,
-		Source: mine.Address, Peer: theirs.Address, Addresses: first,
-	})
 	key, err := n.identity.SharedSecret(other.PublicKey, "tandem heartbeat "+n.doc.Group)
 	if err != nil {
 		return cfg, fmt.Errorf("derive the heartbeat key: %w", err)

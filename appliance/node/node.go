@@ -44,6 +44,7 @@ type node struct {
 	opts     Options
 	doc      *config.Document
 	intent   router.Intent
+	carriers []router.Carrier
 	identity *peer.Identity
 	log      *slog.Logger
 
@@ -64,7 +65,8 @@ type node struct {
 
 // state is what the loops know; guarded by node.mu.
 type state struct {
-	health     router.Health
+	health router.Health
+	// links tells which segments have a link that is up.
 	links      map[string]bool
 	missing    []string
 	conflicts  []string
@@ -129,11 +131,15 @@ func prepare(opts Options) (*node, func(), error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("derive the kernel state of %s: %w", opts.Name, err)
 	}
+	carriers, err := router.Carriers(doc, opts.Name)
+	if err != nil {
+		return nil, nil, err
+	}
 	unlock, err := claim(opts.StateDir, doc.Group)
 	if err != nil {
 		return nil, nil, err
 	}
-	n := &node{state: state{risen: make(map[string]bool)}, opts: opts, doc: doc, intent: intent, log: opts.Log, kick: make(chan struct{}, 1), programmed: make(chan struct{})}
+	n := &node{state: state{risen: make(map[string]bool)}, opts: opts, doc: doc, intent: intent, carriers: carriers, log: opts.Log, kick: make(chan struct{}, 1), programmed: make(chan struct{})}
 	if err := n.build(); err != nil {
 		unlock()
 		return nil, nil, err

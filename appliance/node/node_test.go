@@ -65,7 +65,11 @@ func nodeOf(t *testing.T, text []byte, name string) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &node{opts: Options{Name: name, StateDir: t.TempDir()}, doc: doc, intent: intent, log: slog.New(slog.DiscardHandler)}
+	carriers, err := router.Carriers(doc, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &node{opts: Options{Name: name, StateDir: t.TempDir()}, doc: doc, intent: intent, carriers: carriers, log: slog.New(slog.DiscardHandler)}
 	n.elector = newElectorLink(n, elector.Configuration{})
 	return n
 }
@@ -96,12 +100,19 @@ func TestElectorConfiguration(t *testing.T) {
 	}
 	address := netip.MustParseAddr
 	wan := []netip.Addr{address("198.51.100.10"), address("198.51.100.11")}
+	wan6 := []netip.Addr{address("fe80::5e:a"), address("2001:db8:0:10::10")}
 	want := elector.Configuration{
 		Interval: 100 * time.Millisecond, Priority: 200, Rank: 1,
 		Carriers: []elector.Carrier{
 			{Name: "wan", Interface: "eth1", VRID: 10, Source: address("198.51.100.2"), Peer: address("198.51.100.3"), Addresses: wan},
+			{Name: "wan/ipv6", Interface: "eth1", VRID: 10, Source: address("fe80::5e:a:1"), Peer: address("fe80::5e:a:2"), Addresses: wan6},
+			{Name: "wan/11", Interface: "eth1", VRID: 11, Source: address("198.51.100.2"), Peer: address("198.51.100.3"), Addresses: []netip.Addr{address("198.51.100.20")}},
+			{Name: "wan/11/ipv6", Interface: "eth1", VRID: 11, Source: address("fe80::5e:a:1"), Peer: address("fe80::5e:a:2"), Addresses: []netip.Addr{address("fe80::5e:b"), address("2001:db8:0:10::20")}},
 			{Name: "office", Interface: "eth2.20", VRID: 20, Source: address("10.20.0.2"), Peer: address("10.20.0.3"), Addresses: []netip.Addr{address("10.20.0.1")}},
+			{Name: "office/ipv6", Interface: "eth2.20", VRID: 20, Source: address("fe80::5e:14:1"), Peer: address("fe80::5e:14:2"), Addresses: []netip.Addr{address("fe80::5e:14"), address("2001:db8:0:20::1")}},
+			{Name: "office/21", Interface: "eth2.20", VRID: 21, Source: address("10.20.0.2"), Peer: address("10.20.0.3"), Addresses: []netip.Addr{address("10.20.0.9")}},
 			{Name: "guests", Interface: "eth2.30", VRID: 30, Source: address("10.30.0.2"), Peer: address("10.30.0.3"), Addresses: []netip.Addr{address("10.30.0.1")}},
+			{Name: "cloud", Interface: "eth3", VRID: 40, Source: address("10.40.0.2"), Peer: address("10.40.0.3"), Addresses: []netip.Addr{address("10.40.0.1")}},
 			{Name: "ha", Interface: "eth0", VRID: 1, Source: address("169.254.77.1"), Peer: address("169.254.77.2")},
 		},
 		Heartbeat: &elector.Heartbeat{
@@ -122,7 +133,7 @@ func TestElectorConfiguration(t *testing.T) {
 		t.Error(diff)
 	}
 	for _, c := range alpha.Carriers {
-		if (c.VirtualLink == "") != (c.Name == haCarrier) || len(c.Addresses) == 0 {
+		if (c.VirtualLink == "") != (c.Name == router.HACarrier) || len(c.Addresses) == 0 {
 			t.Errorf("carrier %+v", c)
 		}
 	}
@@ -148,7 +159,7 @@ func isHA(p cmp.Path) bool {
 		if index, ok := step.(cmp.SliceIndex); ok {
 			x, _ := index.Values()
 			if c, ok := x.Interface().(elector.Carrier); ok {
-				return c.Name == haCarrier
+				return c.Name == router.HACarrier
 			}
 		}
 	}
@@ -179,7 +190,11 @@ func TestOwnAddresses(t *testing.T) {
 		got = append(got, a.String())
 	}
 	slices.Sort(got)
-	want := []string{"10.20.0.2", "10.20.0.3", "10.30.0.2", "10.30.0.3", "169.254.77.1", "169.254.77.2", "198.51.100.2", "198.51.100.3"}
+	want := []string{
+		"10.20.0.2", "10.20.0.3", "10.30.0.2", "10.30.0.3", "10.40.0.2", "10.40.0.3", "169.254.77.1", "169.254.77.2",
+		"198.51.100.2", "198.51.100.3", "2001:db8:0:10::2", "2001:db8:0:10::3", "2001:db8:0:20::2", "2001:db8:0:20::3",
+		"fe80::5e:14:1", "fe80::5e:14:2", "fe80::5e:a:1", "fe80::5e:a:2",
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}

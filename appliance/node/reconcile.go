@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -17,8 +18,6 @@ import (
 )
 
 const (
-	// haCarrier is the name of the HA link among the carriers.
-	haCarrier = "ha"
 	// checkInterval is how often the kernel is compared with the intent even if
 	// nobody reported a change: netfilter tables vanish without a link event.
 	checkInterval = time.Second
@@ -101,8 +100,8 @@ func (n *node) linksChanged() bool {
 	n.mu.Lock()
 	known := maps.Clone(n.state.links)
 	n.mu.Unlock()
-	for _, link := range n.intent.VirtualLinks {
-		if was, judged := known[link.Carrier]; judged && was != n.linkUp(link.Parent) {
+	for segment, port := range n.ports() {
+		if was, judged := known[segment]; judged && segment != router.HACarrier && was != n.linkUp(port) {
 			return true
 		}
 	}
@@ -178,23 +177,23 @@ func (n *node) judge(now time.Time) {
 	if s.judgedAt.IsZero() {
 		s.judgedAt = now
 	}
-	var carriers []string
+	var served []string
 	rising := 0
-	for _, link := range n.intent.VirtualLinks {
-		up := n.linkUp(link.Parent)
-		s.links[link.Carrier] = up
-		carriers = append(carriers, link.Carrier)
-		if !up && !s.risen[link.Carrier] && now.Sub(s.judgedAt) < riseTime {
+	for segment, port := range n.ports() {
+		up := n.linkUp(port)
+		s.links[segment] = up
+		if segment == router.HACarrier {
+			continue
+		}
+		served = append(served, segment)
+		if !up && !s.risen[segment] && now.Sub(s.judgedAt) < riseTime {
 			rising++
 			continue
 		}
-		s.risen[link.Carrier] = true
-		s.health.Observe(now, link.Carrier, up)
+		s.risen[segment] = true
+		s.health.Observe(now, segment, up)
 	}
-	s.health.Forget(carriers)
-	if n.doc.HALink != nil {
-		s.links[haCarrier] = n.linkUp(n.doc.HALink.Ports[n.opts.Name].Interface)
-	}
+	s.health.Forget(served)
 	// What something else keeps from being done is not served, whatever its link says.
 	failed := len(s.health.Failed()) + rising + len(s.conflicts)
 	// A MASTER whose link works again has no reason to move.
@@ -203,7 +202,13 @@ func (n *node) judge(now time.Time) {
 	if s.kernelErr != "" || !s.reconciled {
 		failed = brokenNode
 	}
-	down := slices.DeleteFunc(slices.Sorted(maps.Keys(s.links)), func(name string) bool { return s.links[name] })
+	// A link belongs to the segment, and so to all virtual routers there.
+	var down []string
+	for _, c := range n.carriers {
+		if !s.links[c.Segment] {
+			down = append(down, c.Name)
+		}
+	}
 	n.mu.Unlock()
 	ready := n.sync == nil || n.sync.complete()
 	n.elector.setFitness(elector.Fitness{Fitness: vrrp.Fitness{Failed: failed, Recovering: recovering, Ready: ready}, Down: down})
@@ -222,41 +227,30 @@ func (n *node) rejudge() {
 	}
 }
 
-// carrierPorts returns this node's and the peer's port and the VRID of a network or
-// uplink.
-func (n *node) carrierPorts(name string) (mine, theirs config.Port, vrid uint8) {
-	other, _ := n.doc.Peer(n.opts.Name)
-	for _, u := range n.doc.Uplinks {
-		if u.Name == name {
-			return u.Ports[n.opts.Name], u.Ports[other.Name], u.VRID
+// ports yields the segments and this node's port on each. A segment has one port,
+// however many virtual routers and families use it: if its cable is cut, that is one
+// failure.
+func (n *node) ports() iter.Seq2[string, string] {
+	return func(yield func(segment, port string) bool) {
+		last := ""
+		for _, c := range n.carriers { // those of a segment stand side by side
+			if c.Segment != last && !yield(c.Segment, c.Interface) {
+				return
+			}
+			last = c.Segment
 		}
 	}
-	for _, w := range n.doc.Networks {
-		if w.Name == name {
-			return w.Ports[n.opts.Name], w.Ports[other.Name], w.VRID
-		}
-	}
-	return mine, theirs, 0
 }
 
-// kind tells what a carrier is.
-func (n *node) kind(name string) string {
-	if name == haCarrier {
+// kind tells what a segment is.
+func (n *node) kind(segment string) string {
+	if segment == router.HACarrier {
 		return "ha"
 	}
-	if slices.ContainsFunc(n.doc.Uplinks, func(u config.Uplink) bool { return u.Name == name }) {
+	if slices.ContainsFunc(n.doc.Uplinks, func(u config.Uplink) bool { return u.Name == segment }) {
 		return "uplink"
 	}
 	return "network"
-}
-
-// virtualLink returns the virtual link of a carrier; false on the HA link.
-func (n *node) virtualLink(carrier string) (router.VirtualLink, bool) {
-	i := slices.IndexFunc(n.intent.VirtualLinks, func(l router.VirtualLink) bool { return l.Carrier == carrier })
-	if i < 0 {
-		return router.VirtualLink{}, false
-	}
-	return n.intent.VirtualLinks[i], true
 }
 
 // forgetUnresolved lets a new MASTER ask anew for neighbours that the BACKUP asked

@@ -108,7 +108,11 @@ func (n *node) ownAddresses() []netip.Addr {
 	var own []netip.Addr
 	add := func(ports map[string]config.Port) {
 		for _, p := range ports {
-			own = append(own, p.Address)
+			for _, address := range []netip.Addr{p.Address, p.IPv6, p.LinkLocal} {
+				if address.IsValid() {
+					own = append(own, address)
+				}
+			}
 		}
 	}
 	for _, u := range n.doc.Uplinks {

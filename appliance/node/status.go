@@ -3,10 +3,12 @@ package node
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
 	"tandem/appliance/status"
+	"tandem/router"
 	"tandem/vrrp"
 	"tandem/vrrp/elector"
 )
@@ -18,7 +20,7 @@ func (n *node) status(now time.Time) status.Status {
 		Time: now, Group: n.doc.Group, Node: n.opts.Name, Version: n.opts.Version,
 		Role: r.State.String(), Since: r.Since, Reason: r.Reason, Priority: r.Priority,
 		Term: r.Term, Transitions: r.Transitions,
-		Carriers: n.carriers(now, r), Uplinks: n.uplinks(),
+		Carriers: n.carrierStatus(now, r), Uplinks: n.uplinks(),
 		Config: status.Config{Hash: n.doc.Hash()},
 		Elector: status.Elector{
 			PID: r.PID, Alive: alive, RealTime: r.Scheduling.RealTime,
@@ -52,26 +54,24 @@ func age(now, at time.Time) time.Duration {
 	return max(now.Sub(at), 0)
 }
 
-func (n *node) carriers(now time.Time, r elector.Report) []status.Carrier {
+func (n *node) carrierStatus(now time.Time, r elector.Report) []status.Carrier {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var out []status.Carrier
-	for _, c := range n.elector.cfg.Carriers {
+	for _, c := range n.carriers {
 		s := status.Carrier{
-			Name: c.Name, Kind: n.kind(c.Name), Interface: c.Interface, VRID: c.VRID,
-			Up: n.state.links[c.Name], PeerHeard: -1,
+			Name: c.Name, Kind: n.kind(c.Segment), Interface: c.Interface, VRID: c.VRID, IPv6: c.IPv6,
+			Up: n.state.links[c.Segment], PeerHeard: -1,
 		}
-		if _, virtual := n.virtualLink(c.Name); virtual {
-			for _, a := range c.Addresses {
-				s.Addresses = append(s.Addresses, a.String())
-			}
+		if c.Segment != router.HACarrier { // whose address is a stand-in
+			s.Addresses = texts(c.Addresses)
 		}
 		i := slices.IndexFunc(r.Carriers, func(cr elector.CarrierReport) bool { return cr.Name == c.Name })
 		if i >= 0 {
 			cr := r.Carriers[i]
 			s.Sent, s.Received, s.Dropped, s.PeerHeard = cr.Sent, cr.Received, maps.Clone(cr.Dropped), age(now, cr.HeardAt)
 		}
-		if c.Name == haCarrier {
+		if c.Segment == router.HACarrier {
 			s.Dropped = withDropped(s.Dropped, r.Heartbeats.Dropped)
 		}
 		out = append(out, s)
@@ -90,6 +90,14 @@ func withDropped(adverts, heartbeats map[string]uint64) map[string]uint64 {
 	return all
 }
 
+func texts(addresses []netip.Addr) []string {
+	var list []string
+	for _, a := range addresses {
+		list = append(list, a.String())
+	}
+	return list
+}
+
 func (n *node) uplinks() []status.Uplink {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -98,8 +106,13 @@ func (n *node) uplinks() []status.Uplink {
 		s := status.Uplink{
 			Name: u.Name, Interface: u.Ports[n.opts.Name].Interface, Gateway: u.Gateway.String(), Up: n.state.links[u.Name],
 		}
-		for _, a := range u.Addresses {
-			s.Addresses = append(s.Addresses, a.String())
+		s.Addresses = texts(u.Addresses)
+		if u.IPv6 != nil {
+			s.GatewayIPv6 = u.IPv6.Gateway.String()
+			s.Addresses = append(s.Addresses, texts(u.IPv6.Addresses)...)
+		}
+		for _, v := range u.VirtualRouters {
+			s.Addresses = append(s.Addresses, texts(v.Addresses)...)
 		}
 		for _, w := range n.doc.Networks {
 			if w.Uplink == u.Name {
@@ -161,13 +174,16 @@ func (n *node) ownProblems(s status.Status) []string {
 	if n.state.links == nil {
 		return append(problems, "this node has just started and has not looked at its links yet")
 	}
+	told := make(map[string]bool) // one port, several carriers
 	for _, c := range s.Carriers {
 		switch {
+		case told[c.Interface]:
 		case slices.Contains(n.state.missing, c.Interface):
 			problems = append(problems, fmt.Sprintf("the interface %s of %s is missing; waiting for it", c.Interface, c.Name))
 		case !c.Up:
 			problems = append(problems, fmt.Sprintf("the link of %s (%s) is down: check the cable or the switch port", c.Name, c.Interface))
 		}
+		told[c.Interface] = true
 	}
 	return problems
 }

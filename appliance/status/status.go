@@ -53,14 +53,17 @@ type Peer struct {
 	LastHeard time.Duration `json:"last_heard_ns"`
 }
 
-// Carrier is one link over which adverts travel.
+// Carrier is one way for adverts: a link, a virtual router on it and an address family.
 type Carrier struct {
-	// Name of the network or uplink, or "ha".
+	// Name is that of the network or uplink, or "ha", followed by "/" and the VRID for a
+	// further virtual router and by "/ipv6" for IPv6.
 	Name string `json:"name"`
 	// Kind is "network", "uplink" or "ha".
 	Kind      string `json:"kind"`
 	Interface string `json:"interface"`
 	VRID      uint8  `json:"vrid"`
+	// IPv6 is the family of the adverts and addresses.
+	IPv6 bool `json:"ipv6"`
 	// Up tells that the interface is there, up and has a carrier.
 	Up bool `json:"up"`
 	// Addresses are the virtual addresses.
@@ -106,11 +109,13 @@ type Sync struct {
 
 // Uplink is the state of one uplink on this node.
 type Uplink struct {
-	Name      string   `json:"name"`
-	Interface string   `json:"interface"`
-	Gateway   string   `json:"gateway"`
-	Up        bool     `json:"up"`
-	Addresses []string `json:"addresses"`
+	Name      string `json:"name"`
+	Interface string `json:"interface"`
+	Gateway   string `json:"gateway"`
+	// GatewayIPv6 is the next hop of IPv6, empty if the uplink has none.
+	GatewayIPv6 string   `json:"gateway_ipv6,omitempty"`
+	Up          bool     `json:"up"`
+	Addresses   []string `json:"addresses"`
 	// Networks are those that use it.
 	Networks []string `json:"networks"`
 }

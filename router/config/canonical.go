@@ -38,8 +38,9 @@ func (d *Document) Peer(name string) (Member, bool) {
 }
 
 // JSON returns the canonical form of the document: one line of JSON that [Parse]
-// reads back as the same document. Keys stand in the order of the fields, the
-// defaults are written out, zero fields are left out.
+// reads back as the same document. Keys stand in the order of the fields, and the
+// defaults are written out: false and 0 are values like others. Left out is only what
+// is not there, an empty text or list and an address that is none.
 func (d *Document) JSON() []byte {
 	return appendCanonical(nil, reflect.ValueOf(*d))
 }
@@ -100,8 +101,7 @@ func appendStruct(b []byte, v reflect.Value) []byte {
 	written := 0
 	for i := range v.NumField() {
 		field := v.Field(i)
-		empty := field.IsZero() || field.Kind() == reflect.Slice && field.Len() == 0
-		if empty {
+		if absent(field) {
 			continue
 		}
 		b = append(appendString(separate(b, written), v.Type().Field(i).Tag.Get("yaml")), ':')
@@ -109,6 +109,20 @@ func appendStruct(b []byte, v reflect.Value) []byte {
 		written++
 	}
 	return append(b, '}')
+}
+
+// absent tells whether a field has no value. A number or a truth value always has one.
+func absent(field reflect.Value) bool {
+	switch field.Kind() { //nolint:exhaustive // the other kinds always have a value
+	case reflect.Pointer, reflect.String:
+		return field.IsZero()
+	case reflect.Struct: // of the structs, only netip's have no exported fields
+		return field.IsZero() && !field.Type().Field(0).IsExported()
+	case reflect.Slice, reflect.Map:
+		return field.Len() == 0
+	default:
+		return false
+	}
 }
 
 func separate(b []byte, index int) []byte {

@@ -44,12 +44,14 @@ func TestJSONReadsBack(t *testing.T) {
 // The canonical form is part of the protocol between the members: they compare
 // hashes. A change of it is a change of the version.
 func TestCanonicalForm(t *testing.T) {
-	want := `{"version":1,"group":"solo","election":{"advertisement_interval":"100ms"},` +
+	const vrrp = `"vrrp":{"version":3,"checksum":"rfc9568","unicast":false,"virtual_mac":true,"authentication":false,"accept":true}`
+	want := `{"version":1,"group":"solo","election":{"advertisement_interval":"100ms","preempt":false,` +
+		`"preempt_delay":"0s","announce_refresh":"1m0s"},` +
 		`"members":[{"name":"solo","priority":200}],` +
 		`"uplinks":[{"name":"wan","vrid":1,"prefix":"192.0.2.0/24","gateway":"192.0.2.1","addresses":["192.0.2.10"],` +
-		`"ports":{"solo":{"interface":"eth0","address":"192.0.2.2"}}}],` +
+		`"ports":{"solo":{"interface":"eth0","address":"192.0.2.2"}},` + vrrp + `}],` +
 		`"networks":[{"name":"lan","vrid":2,"prefix":"10.0.0.0/24","gateway":"10.0.0.1",` +
-		`"ports":{"solo":{"interface":"eth1","address":"10.0.0.2"}},"uplink":"wan","nat_address":"192.0.2.10"}]}`
+		`"ports":{"solo":{"interface":"eth1","address":"10.0.0.2"}},"uplink":"wan","nat_address":"192.0.2.10",` + vrrp + `}]}`
 	doc := mustParse(t, single)
 	if diff := cmp.Diff(want, string(doc.JSON())); diff != "" {
 		t.Errorf("canonical form (-want +got):\n%s", diff)
@@ -102,6 +104,13 @@ func TestHash(t *testing.T) {
 		{"10.0.0.2", "10.0.0.3"},
 		{"group: solo", "group: solo\nelection: {preempt: true}"},
 		{"group: solo", "group: solo\nelection: {advertisement_interval: 110ms}"},
+		{"group: solo", "group: solo\nelection: {announce_refresh: 0s}"},
+		{"group: solo", "group: solo\nelection: {preempt: true, preempt_delay: 1s}"},
+		{"vrid: 2", "vrid: 2\n    vrrp: {virtual_mac: false}"},
+		{"vrid: 2", "vrid: 2\n    vrrp: {accept: false}"},
+		{"vrid: 2", "vrid: 2\n    vrrp: {checksum: pseudo-header}"},
+		{"vrid: 2", "vrid: 2\n    ipv6: {prefix: 2001:db8::/64, gateway: 2001:db8::1}"},
+		{"vrid: 2", "vrid: 2\n    virtual_routers: [{vrid: 9, addresses: [10.0.0.9]}]"},
 		{"- name: solo", "- name: solo\n    priority: 201"},
 		{"- name: solo", "- name: solo\n    public_key: " + keyA},
 		{"[192.0.2.10]", "[192.0.2.10, 192.0.2.11]"},

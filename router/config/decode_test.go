@@ -121,7 +121,7 @@ func TestAllFaultsAtOnce(t *testing.T) {
 edge.json:1: ha_link: is missing; two members need a link between them
 edge.json:2: version: is 3, but this program reads version 1 only; convert the document or use another release
 edge.json:3: grup: is not a known key; did you mean "group"?
-edge.json:4: members[0].priority: must be a whole number from 100 to 254 in decimal digits, but is 99
+edge.json:4: members[0].priority: must be a whole number from 100 to 255 in decimal digits, but is 99
 edge.json:4: members[0].public_key: is missing; with two members give the line that ` + "`tandem keygen`" + ` prints on the node
 edge.json:4: members[1].name: "a" is already the name of members[0]; choose another
 edge.json:4: members[1].public_key: is missing; with two members give the line that ` + "`tandem keygen`" + ` prints on the node

@@ -18,7 +18,32 @@ const (
 	// asks for well-spread priorities).
 	DefaultPriority     = uint8(200)
 	DefaultPriorityStep = uint8(20)
+	// DefaultAnnounceRefresh repairs what a switch or host forgot within a minute.
+	DefaultAnnounceRefresh = time.Minute
 )
+
+// OwnerPriority is the priority of the address owner (RFC 9568 §5.2.4): it becomes
+// MASTER as soon as it starts.
+const OwnerPriority = uint8(255)
+
+// DefaultVRRP is what a segment without the key `vrrp` does: RFC 9568 with a virtual
+// MAC address, and an answer for whoever pings the gateway.
+func DefaultVRRP() VRRP {
+	return VRRP{Version: 3, Checksum: ChecksumRFC9568, VirtualMAC: true, Accept: true}
+}
+
+// defaultLinkLocal is the link-local address of a virtual router. The MAC address of a
+// virtual router may not make an interface identifier (RFC 9568 §7.4), so 5e, which
+// begins its last half, is all that reminds of it.
+func defaultLinkLocal(vrid uint8) netip.Addr {
+	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 13: 0x5e, 15: vrid})
+}
+
+// defaultOwnLinkLocal is the link-local address of a member, counted from 0, on the
+// segment of a virtual router.
+func defaultOwnLinkLocal(vrid uint8, member int) netip.Addr {
+	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 11: 0x5e, 13: vrid, 15: byte(member + 1)})
+}
 
 // Document describes one group: one or two routers that act as one.
 type Document struct {
@@ -107,12 +132,16 @@ type VirtualRouter struct {
 	Addresses []netip.Addr `yaml:"addresses"`
 }
 
+// LinkLocal returns the link-local address that is the first of its IPv6 adverts.
+func (v VirtualRouter) LinkLocal() netip.Addr { return defaultLinkLocal(v.VRID) }
+
 // Member is one node of the group.
 type Member struct {
 	// Name is a DNS label, at most 32 characters, unique in the document.
 	Name string `yaml:"name"`
-	// Priority is the VRRP priority of the node when it is well: 100 to 254,
-	// different for each member. Lower values are reserved for impaired nodes.
+	// Priority is the VRRP priority of the node when it is well: 100 to 254, or
+	// [OwnerPriority], different for each member. Lower values are reserved for
+	// impaired nodes.
 	Priority uint8 `yaml:"priority"`
 	// PublicKey pins the node's identity: the line that `tandem keygen` prints.
 	// Required when there are two members.

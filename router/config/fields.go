@@ -12,6 +12,7 @@ const (
 	giveName     = "give a name of small letters, digits and hyphens, at most 32 characters"
 	giveVRID     = "give a virtual router identifier from 1 to 255 that is used nowhere else in the document"
 	givePrefix   = "give the subnet, e.g. 10.0.0.0/24"
+	givePrefix6  = "give the IPv6 subnet, e.g. 2001:db8:0:1::/64"
 	givePorts    = "give each member's interface and address"
 	giveGateway  = "give the address of the next hop to the outside"
 	giveVirtual  = "give the virtual address that the hosts use as their gateway"
@@ -22,7 +23,9 @@ const (
 )
 
 func (d decoder) document(node ast.Node) *Document {
-	doc := &Document{Election: Election{AdvertisementInterval: DefaultAdvertisementInterval}}
+	doc := &Document{Election: Election{
+		AdvertisementInterval: DefaultAdvertisementInterval, AnnounceRefresh: DefaultAnnounceRefresh,
+	}}
 	d.fields(
 		"", node,
 		field{"version", fmt.Sprintf("write `version: %d`", Version), func(path string, n ast.Node) {
@@ -49,6 +52,8 @@ func (d decoder) election(path string, node ast.Node, e *Election) {
 		path, node,
 		field{"advertisement_interval", "", func(path string, n ast.Node) { e.AdvertisementInterval = d.interval(path, n) }},
 		field{"preempt", "", func(path string, n ast.Node) { e.Preempt = d.truth(path, n) }},
+		field{"preempt_delay", "", func(path string, n ast.Node) { e.PreemptDelay = d.preemptDelay(path, n) }},
+		field{"announce_refresh", "", func(path string, n ast.Node) { e.AnnounceRefresh = d.announceRefresh(path, n) }},
 	)
 }
 
@@ -72,47 +77,53 @@ func (d decoder) haLink(path string, node ast.Node) *HALink {
 		field{"vrid", giveVRID, func(path string, n ast.Node) { l.VRID = d.vrid(path, n) }},
 		field{"prefix", givePrefix, func(path string, n ast.Node) { l.Prefix = d.prefix(path, n, 31) }},
 		field{"port", "", func(path string, n ast.Node) { l.Port = uint16(d.number(path, n, 1, 65535)) }},
-		field{"ports", givePorts, func(path string, n ast.Node) { l.Ports = d.ports(path, n) }},
+		field{"ports", givePorts, func(path string, n ast.Node) { l.Ports = d.ports(path, n, false) }},
 	)
 	return l
 }
 
 func (d decoder) uplink(path string, node ast.Node) Uplink {
-	var u Uplink
+	u := Uplink{VRRP: DefaultVRRP()}
 	d.fields(
 		path, node,
 		field{"name", giveName, func(path string, n ast.Node) { u.Name = d.name(path, n) }},
 		field{"vrid", giveVRID, func(path string, n ast.Node) { u.VRID = d.vrid(path, n) }},
 		field{"prefix", givePrefix, func(path string, n ast.Node) { u.Prefix = d.prefix(path, n, 30) }},
 		field{"gateway", giveGateway, func(path string, n ast.Node) { u.Gateway = d.address(path, n) }},
-		field{"addresses", giveFloating, func(path string, n ast.Node) { u.Addresses = d.addresses(path, n) }},
-		field{"ports", givePorts, func(path string, n ast.Node) { u.Ports = d.ports(path, n) }},
+		field{"addresses", giveFloating, func(path string, n ast.Node) { u.Addresses = d.addresses(path, n, d.address) }},
+		field{"ports", givePorts, func(path string, n ast.Node) { u.Ports = d.ports(path, n, true) }},
+		field{"vrrp", "", func(path string, n ast.Node) { d.vrrp(path, n, &u.VRRP) }},
+		field{"ipv6", "", func(path string, n ast.Node) { u.IPv6 = d.ipv6(path, n, true) }},
+		field{"virtual_routers", "", func(path string, n ast.Node) { u.VirtualRouters = d.virtualRouters(path, n) }},
 	)
 	return u
 }
 
 func (d decoder) network(path string, node ast.Node) Network {
-	var w Network
+	w := Network{VRRP: DefaultVRRP()}
 	d.fields(
 		path, node,
 		field{"name", giveName, func(path string, n ast.Node) { w.Name = d.name(path, n) }},
 		field{"vrid", giveVRID, func(path string, n ast.Node) { w.VRID = d.vrid(path, n) }},
 		field{"prefix", givePrefix, func(path string, n ast.Node) { w.Prefix = d.prefix(path, n, 30) }},
 		field{"gateway", giveVirtual, func(path string, n ast.Node) { w.Gateway = d.address(path, n) }},
-		field{"ports", givePorts, func(path string, n ast.Node) { w.Ports = d.ports(path, n) }},
+		field{"ports", givePorts, func(path string, n ast.Node) { w.Ports = d.ports(path, n, true) }},
 		field{"uplink", "", func(path string, n ast.Node) { w.Uplink = d.name(path, n) }},
 		field{"nat_address", "", func(path string, n ast.Node) { w.NATAddress = d.address(path, n) }},
+		field{"vrrp", "", func(path string, n ast.Node) { d.vrrp(path, n, &w.VRRP) }},
+		field{"ipv6", "", func(path string, n ast.Node) { w.IPv6 = d.ipv6(path, n, false) }},
+		field{"virtual_routers", "", func(path string, n ast.Node) { w.VirtualRouters = d.virtualRouters(path, n) }},
 	)
 	return w
 }
 
 // addresses keeps the place of an item that is wrong, so that the others keep
 // their index.
-func (d decoder) addresses(path string, node ast.Node) []netip.Addr {
+func (d decoder) addresses(path string, node ast.Node, decode func(string, ast.Node) netip.Addr) []netip.Addr {
 	var addresses []netip.Addr
 	before := len(d.faults)
 	d.items(path, node, func(path string, n ast.Node) {
-		addresses = append(addresses, d.address(path, n))
+		addresses = append(addresses, decode(path, n))
 	})
 	if len(addresses) == 0 && len(d.faults) == before {
 		d.add(path, "is empty; "+giveFloating)
@@ -120,18 +131,77 @@ func (d decoder) addresses(path string, node ast.Node) []netip.Addr {
 	return addresses
 }
 
-func (d decoder) ports(path string, node ast.Node) map[string]Port {
+// ports decodes the members' ports. Those of the HA link have no IPv6.
+func (d decoder) ports(path string, node ast.Node, withIPv6 bool) map[string]Port {
 	ports := map[string]Port{}
 	for _, e := range d.entries(path, node) {
 		var p Port
-		if e.value != nil {
-			d.fields(
-				e.path, e.value,
-				field{"interface", giveLink, func(path string, n ast.Node) { p.Interface = d.interfaceName(path, n) }},
-				field{"address", giveOwn, func(path string, n ast.Node) { p.Address = d.address(path, n) }},
+		fields := []field{
+			{"interface", giveLink, func(path string, n ast.Node) { p.Interface = d.interfaceName(path, n) }},
+			{"address", giveOwn, func(path string, n ast.Node) { p.Address = d.address(path, n) }},
+		}
+		if withIPv6 {
+			fields = append(
+				fields,
+				field{"ipv6", "", func(path string, n ast.Node) { p.IPv6 = d.address6(path, n) }},
+				field{"link_local", "", func(path string, n ast.Node) { p.LinkLocal = d.address6(path, n) }},
 			)
+		}
+		if e.value != nil {
+			d.fields(e.path, e.value, fields...)
 		}
 		ports[e.key] = p
 	}
 	return ports
+}
+
+func (d decoder) vrrp(path string, node ast.Node, v *VRRP) {
+	d.fields(
+		path, node,
+		field{"version", "", func(path string, n ast.Node) { v.Version = d.number(path, n, 2, 3) }},
+		field{"checksum", "", func(path string, n ast.Node) {
+			v.Checksum = d.choice(path, n, ChecksumRFC9568, ChecksumPseudoHeader)
+		}},
+		field{"unicast", "", func(path string, n ast.Node) { v.Unicast = d.truth(path, n) }},
+		field{"virtual_mac", "", func(path string, n ast.Node) { v.VirtualMAC = d.truth(path, n) }},
+		field{"authentication", "", func(path string, n ast.Node) { v.Authentication = d.truth(path, n) }},
+		field{"accept", "", func(path string, n ast.Node) { v.Accept = d.truth(path, n) }},
+	)
+}
+
+// ipv6 decodes the IPv6 side of a segment. Only an uplink has addresses beside the
+// gateway, which is not the pair's there.
+func (d decoder) ipv6(path string, node ast.Node, isUplink bool) *IPv6 {
+	v := new(IPv6)
+	gateway := giveVirtual
+	if isUplink {
+		gateway = giveGateway
+	}
+	fields := []field{
+		{"vrid", "", func(path string, n ast.Node) { v.VRID = d.vrid(path, n) }},
+		{"prefix", givePrefix6, func(path string, n ast.Node) { v.Prefix = d.prefix6(path, n) }},
+		{"gateway", gateway, func(path string, n ast.Node) { v.Gateway = d.address6(path, n) }},
+		{"link_local", "", func(path string, n ast.Node) { v.LinkLocal = d.address6(path, n) }},
+	}
+	if isUplink {
+		fields = append(fields, field{"addresses", "", func(path string, n ast.Node) {
+			d.items(path, n, func(path string, n ast.Node) { v.Addresses = append(v.Addresses, d.address6(path, n)) })
+		}})
+	}
+	d.fields(path, node, fields...)
+	return v
+}
+
+func (d decoder) virtualRouters(path string, node ast.Node) []VirtualRouter {
+	var routers []VirtualRouter
+	d.items(path, node, func(path string, n ast.Node) {
+		var v VirtualRouter
+		d.fields(
+			path, n,
+			field{"vrid", giveVRID, func(path string, n ast.Node) { v.VRID = d.vrid(path, n) }},
+			field{"addresses", giveFloating, func(path string, n ast.Node) { v.Addresses = d.addresses(path, n, d.addressOfEither) }},
+		)
+		routers = append(routers, v)
+	})
+	return routers
 }

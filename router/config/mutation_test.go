@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"tandem/router/config"
 )
@@ -74,9 +76,14 @@ func hasFault(faults []config.Fault, path string) bool {
 // Every key is either documented as optional, or its absence is a fault at its
 // own path.
 func TestEveryKeyIsRequiredOrOptional(t *testing.T) {
-	optional := []string{
-		"election", "election.advertisement_interval", "election.preempt", "members[0].priority", "members[1].priority",
-		"ha_link.port", "networks", "networks[0].nat_address", "networks[1].nat_address",
+	optional := regexp.MustCompile(`^(networks|election.*|ha_link\.port|.*\.(priority|nat_address|vrrp|vrrp\..*|link_local|virtual_routers)|` +
+		`.*\.ports\.\w+\.ipv6|.*\.ipv6\.(vrid|addresses))$`)
+	// The place of the fault, where that is another.
+	elsewhere := map[string]string{
+		"uplinks": "networks[0].uplink",
+		// Everything of IPv6 that still stands needs it.
+		"uplinks[0].ipv6":  "uplinks[0].virtual_routers[0].addresses[1]",
+		"networks[0].ipv6": "networks[0].ports.alpha.ipv6",
 	}
 	for i, s := range spots("", tree(t)) {
 		if strings.HasSuffix(s.path, "]") {
@@ -86,10 +93,10 @@ func TestEveryKeyIsRequiredOrOptional(t *testing.T) {
 		spots("", root)[i].remove()
 		doc, faults := parseTree(t, root)
 		path := s.path
-		if path == "uplinks" {
-			path = "networks[0].uplink"
+		if other, ok := elsewhere[path]; ok {
+			path = other
 		}
-		switch isOptional := slices.Contains(optional, s.path); {
+		switch isOptional := optional.MatchString(s.path); {
 		case isOptional && doc == nil:
 			t.Errorf("%s is optional, but without it: %v", s.path, faults)
 		case !isOptional && !hasFault(faults, path):
@@ -180,45 +187,124 @@ func TestRandomDocumentsAreAccepted(t *testing.T) {
 	}
 }
 
+// randomSegments makes the parts of a random document; nothing that it makes exists
+// twice.
+type randomSegments struct {
+	*rand.Rand
+
+	doc    *config.Document
+	vrids  []int
+	number int
+}
+
+func (r *randomSegments) flip() bool { return r.IntN(2) == 0 }
+
+func (r *randomSegments) vrid() uint8 {
+	next := r.vrids[0]
+	r.vrids = r.vrids[1:]
+	return uint8(next + 1)
+}
+
+func (r *randomSegments) segment(first int) (uint8, netip.Prefix, map[string]config.Port) {
+	r.number++
+	ports := map[string]config.Port{}
+	for i, m := range r.doc.Members {
+		ports[m.Name] = config.Port{Interface: fmt.Sprintf("e%d.%d", i, r.number), Address: host(r.number, first+i)}
+	}
+	return r.vrid(), netip.PrefixFrom(host(r.number, 0), 28), ports
+}
+
+func (r *randomSegments) vrrp() config.VRRP {
+	v := config.DefaultVRRP()
+	pair := len(r.doc.Members) == 2
+	v.VirtualMAC, v.Accept, v.Unicast, v.Authentication = r.flip(), r.flip(), r.flip() && pair, r.flip() && pair
+	if r.flip() {
+		v.Checksum = config.ChecksumPseudoHeader
+	}
+	return v
+}
+
+// ipv6 gives a segment its IPv6 side or, if that would need IPv6, VRRP version 2.
+func (r *randomSegments) ipv6(vrid uint8, v *config.VRRP, ports map[string]config.Port) *config.IPv6 {
+	if r.flip() {
+		if r.doc.Election.AdvertisementInterval%time.Second == 0 {
+			*v = config.VRRP{Version: 2, Checksum: config.ChecksumRFC9568, VirtualMAC: v.VirtualMAC, Accept: v.Accept}
+		}
+		return nil
+	}
+	for i, m := range r.doc.Members {
+		port := ports[m.Name]
+		port.LinkLocal = netip.MustParseAddr(fmt.Sprintf("fe80::1:%x", i))
+		if r.flip() {
+			port.IPv6 = host6(r.number, 0x100+i)
+		}
+		ports[m.Name] = port
+	}
+	if r.flip() {
+		vrid = r.vrid()
+	}
+	return &config.IPv6{
+		VRID: vrid, Prefix: netip.PrefixFrom(host6(r.number, 0), 64), Gateway: host6(r.number, 1), LinkLocal: netip.MustParseAddr("fe80::2"),
+	}
+}
+
+func (r *randomSegments) routers(ipv6 *config.IPv6) []config.VirtualRouter {
+	var list []config.VirtualRouter
+	for i := range r.IntN(3) {
+		v := config.VirtualRouter{VRID: r.vrid(), Addresses: []netip.Addr{host(r.number, 11+i)}}
+		if ipv6 != nil && r.flip() {
+			v.Addresses = append(v.Addresses[r.IntN(2):], host6(r.number, 0x200+i))
+		}
+		list = append(list, v)
+	}
+	return list
+}
+
 func randomDocument(random *rand.Rand) *config.Document {
 	keys := []string{keyA, keyB}
 	doc := &config.Document{
-		Version:  config.Version,
-		Group:    fmt.Sprintf("g%d", random.Uint64()),
-		Election: config.Election{AdvertisementInterval: config.DefaultAdvertisementInterval * 2, Preempt: random.IntN(2) == 0},
+		Version: config.Version,
+		Group:   fmt.Sprintf("g%d", random.Uint64()),
+		Election: config.Election{
+			AdvertisementInterval: []time.Duration{200 * time.Millisecond, 40 * time.Second}[random.IntN(2)],
+			AnnounceRefresh:       time.Duration(random.IntN(3600)) * time.Second,
+		},
+	}
+	if doc.Election.Preempt = random.IntN(2) == 0; doc.Election.Preempt {
+		doc.Election.PreemptDelay = time.Duration(random.IntN(1000)) * time.Second
 	}
 	for i := range 1 + random.IntN(2) {
 		doc.Members = append(doc.Members, config.Member{
-			Name: fmt.Sprintf("m%d", i), Priority: uint8(100 + 2*random.IntN(70) + i), PublicKey: keys[i],
+			Name: fmt.Sprintf("m%d", i), Priority: uint8(100 + 2*random.IntN(78) + i), PublicKey: keys[i],
 		})
 	}
-	vrids, segment := random.Perm(255), 0
-	next := func(first int) (uint8, netip.Prefix, map[string]config.Port) {
-		segment++
-		ports := map[string]config.Port{}
-		for i, m := range doc.Members {
-			ports[m.Name] = config.Port{Interface: fmt.Sprintf("e%d.%d", i, segment), Address: host(segment, first+i)}
-		}
-		return uint8(vrids[segment] + 1), netip.PrefixFrom(host(segment, 0), 28), ports
-	}
+	r := &randomSegments{Rand: random, doc: doc, vrids: random.Perm(255)}
 	if len(doc.Members) == 2 {
 		l := &config.HALink{Port: uint16(1 + random.IntN(65535))}
-		l.VRID, l.Prefix, l.Ports = next(1)
+		l.VRID, l.Prefix, l.Ports = r.segment(1)
 		doc.HALink = l
 	}
 	for i := range random.IntN(4) {
-		u := config.Uplink{Name: fmt.Sprintf("u%d", i)}
-		u.VRID, u.Prefix, u.Ports = next(1)
-		u.Gateway = host(segment, 14)
+		u := config.Uplink{Name: fmt.Sprintf("u%d", i), VRRP: r.vrrp()}
+		u.VRID, u.Prefix, u.Ports = r.segment(1)
+		u.Gateway = host(r.number, 14)
 		for j := range 1 + random.IntN(5) {
-			u.Addresses = append(u.Addresses, host(segment, 5+j))
+			u.Addresses = append(u.Addresses, host(r.number, 5+j))
 		}
+		if u.IPv6 = r.ipv6(u.VRID, &u.VRRP, u.Ports); u.IPv6 != nil {
+			for j := range random.IntN(5) {
+				u.IPv6.Addresses = append(u.IPv6.Addresses, host6(r.number, 5+j))
+			}
+		}
+		u.VirtualRouters = r.routers(u.IPv6)
 		doc.Uplinks = append(doc.Uplinks, u)
 	}
 	for i := range 1 + random.IntN(8) {
-		w := config.Network{Name: fmt.Sprintf("n%d", i)}
-		w.VRID, w.Prefix, w.Ports = next(2)
-		w.Gateway = host(segment, 1)
+		w := config.Network{Name: fmt.Sprintf("n%d", i), VRRP: r.vrrp()}
+		w.VRID, w.Prefix, w.Ports = r.segment(2)
+		w.Gateway = host(r.number, 1)
+		w.IPv6 = r.ipv6(w.VRID, &w.VRRP, w.Ports)
+		w.VirtualRouters = r.routers(w.IPv6)
 		if len(doc.Uplinks) > 0 {
 			u := doc.Uplinks[random.IntN(len(doc.Uplinks))]
 			w.Uplink, w.NATAddress = u.Name, u.Addresses[random.IntN(len(u.Addresses))]
@@ -226,6 +312,10 @@ func randomDocument(random *rand.Rand) *config.Document {
 		doc.Networks = append(doc.Networks, w)
 	}
 	return doc
+}
+
+func host6(segment, number int) netip.Addr {
+	return netip.MustParseAddr(fmt.Sprintf("2001:db8:0:%x::%x", segment, number))
 }
 
 func host(segment, number int) netip.Addr {

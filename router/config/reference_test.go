@@ -34,7 +34,7 @@ func mustParse(t testing.TB, text string) *config.Document {
 
 func TestReferenceIsAccepted(t *testing.T) {
 	doc := mustParse(t, string(reference(t)))
-	if doc.Group != "edge" || len(doc.Members) != 2 || len(doc.Uplinks) != 1 || len(doc.Networks) != 2 {
+	if doc.Group != "edge" || len(doc.Members) != 2 || len(doc.Uplinks) != 1 || len(doc.Networks) != 3 {
 		t.Errorf("unexpected document: %+v", doc)
 	}
 	if got := doc.Uplinks[0].Ports["bravo"].Address.String(); got != "198.51.100.3" {
@@ -51,6 +51,10 @@ func TestReferenceHasEveryKey(t *testing.T) {
 	got, want := map[string]bool{}, map[string]bool{}
 	keysOfText("", text, got)
 	keysOfType("", reflect.TypeFor[config.Document](), want)
+	// Types are shared by places that do not take all of their keys.
+	for _, key := range []string{".ha_link.ports.*.ipv6", ".ha_link.ports.*.link_local", ".networks.ipv6.addresses"} {
+		delete(want, key)
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("keys of the types (-) and of the reference (+):\n%s", diff)
 	}

@@ -3,7 +3,7 @@ package config
 import (
 	"encoding/base64"
 	"fmt"
-	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,12 +14,16 @@ import (
 
 const (
 	minPriority = 100
-	maxPriority = 254
+	maxPriority = int(OwnerPriority)
 	// minInterval and maxInterval bound the advertisement interval: the field on
 	// the wire counts centiseconds in 12 bits (RFC 9568 §5.2.7).
 	minInterval = 10 * time.Millisecond
 	maxInterval = 4095 * centisecond
 	centisecond = 10 * time.Millisecond
+
+	maxPreemptDelay    = 1000 * time.Second
+	minAnnounceRefresh = time.Second
+	maxAnnounceRefresh = time.Hour
 
 	maxName = 32
 	// maxInterfaceName is IFNAMSIZ less the terminating zero.
@@ -93,23 +97,54 @@ func (d decoder) truth(path string, node ast.Node) bool {
 	return n.Value
 }
 
+// choice decodes one of several words.
+func (d decoder) choice(path string, node ast.Node, words ...string) string {
+	want := strings.Join(words, " or ")
+	text, ok := d.text(path, node, want)
+	if ok && !slices.Contains(words, text) {
+		d.add(path, fmt.Sprintf("must be %s, but is %q", want, shorten(text)))
+		return ""
+	}
+	return text
+}
+
 // interval decodes the advertisement interval.
 func (d decoder) interval(path string, node ast.Node) time.Duration {
-	const want = "a duration from 10ms to 40.95s in whole steps of 10ms, such as 100ms"
+	value, _ := d.duration(path, node, "a duration from 10ms to 40.95s in whole steps of 10ms, such as 100ms", func(v time.Duration) bool {
+		return v >= minInterval && v <= maxInterval && v%centisecond == 0
+	})
+	return value
+}
+
+func (d decoder) preemptDelay(path string, node ast.Node) time.Duration {
+	value, _ := d.duration(path, node, "a duration from 0s to 1000s, such as 30s", func(v time.Duration) bool {
+		return v >= 0 && v <= maxPreemptDelay
+	})
+	return value
+}
+
+func (d decoder) announceRefresh(path string, node ast.Node) time.Duration {
+	value, _ := d.duration(path, node, "a duration from 1s to 1h, such as 60s, or 0s for never", func(v time.Duration) bool {
+		return v == 0 || v >= minAnnounceRefresh && v <= maxAnnounceRefresh
+	})
+	return value
+}
+
+func (d decoder) duration(path string, node ast.Node, want string, valid func(time.Duration) bool) (time.Duration, bool) {
 	if n, ok := node.(*ast.IntegerNode); ok {
 		d.add(path, fmt.Sprintf("must be %s; the number %s lacks its unit", want, shorten(n.Token.Value)))
-		return 0
+		return 0, false
 	}
 	text, ok := d.text(path, node, want)
 	if !ok {
-		return 0
+		return 0, false
 	}
 	value, err := time.ParseDuration(text)
-	if err != nil || value < minInterval || value > maxInterval || value%centisecond != 0 {
+	if err != nil || !valid(value) {
 		d.add(path, fmt.Sprintf("must be %s, but is %q", want, shorten(text)))
-		return 0
+		return 0, false
 	}
-	return value
+	return value, true
 }
 
 // name decodes a DNS label in lower case.
@@ -154,67 +189,6 @@ func (d decoder) interfaceName(path string, node ast.Node) string {
 		return name
 	}
 	return ""
-}
-
-// address decodes an IPv4 address.
-func (d decoder) address(path string, node ast.Node) netip.Addr {
-	text, ok := d.text(path, node, "an IPv4 address")
-	if !ok {
-		return netip.Addr{}
-	}
-	address, err := netip.ParseAddr(text)
-	if err != nil {
-		if prefix, err := netip.ParsePrefix(text); err == nil {
-			d.add(path, fmt.Sprintf("must be an address without a prefix length; write %s", prefix.Addr()))
-			return netip.Addr{}
-		}
-		d.add(path, fmt.Sprintf("%q is not an IPv4 address such as 10.0.0.1", shorten(text)))
-		return netip.Addr{}
-	}
-	if !address.Is4() {
-		d.add(path, fmt.Sprintf("%s is an IPv6 address, and IPv6 is not supported yet; give an IPv4 address", address))
-		return netip.Addr{}
-	}
-	return address
-}
-
-// prefix decodes the subnet of a segment. A prefix with host bits is reported
-// and then masked, so that the addresses in it can still be checked.
-func (d decoder) prefix(path string, node ast.Node, longest int) netip.Prefix {
-	text, ok := d.text(path, node, "an IPv4 subnet")
-	if !ok {
-		return netip.Prefix{}
-	}
-	prefix, err := netip.ParsePrefix(text)
-	if err != nil {
-		message := fmt.Sprintf("%q is not an IPv4 subnet such as 10.0.0.0/24", shorten(text))
-		if address, err := netip.ParseAddr(text); err == nil && address.Is4() {
-			message = fmt.Sprintf("%s lacks the prefix length; write e.g. %s", address, netip.PrefixFrom(address, 24).Masked())
-		}
-		d.add(path, message)
-		return netip.Prefix{}
-	}
-	switch masked := prefix.Masked(); {
-	case !prefix.Addr().Is4():
-		d.add(path, fmt.Sprintf("%s is an IPv6 subnet, and IPv6 is not supported yet; give an IPv4 subnet", prefix))
-	case prefix.Bits() < 8 || prefix.Bits() > longest:
-		d.add(path, fmt.Sprintf("the prefix length of %s must be from 8 to %d to hold the addresses of this segment", prefix, longest))
-	case !unicast(masked):
-		d.add(path, fmt.Sprintf("%s is not a range for hosts; give a subnet such as 10.0.0.0/24", prefix))
-	case prefix != masked:
-		d.add(path, fmt.Sprintf("%s has bits set beyond its prefix length; write %s", prefix, masked))
-		return masked
-	default:
-		return prefix
-	}
-	return netip.Prefix{}
-}
-
-// unicast says whether hosts may have addresses of this range: not 0.0.0.0/8 and
-// 127.0.0.0/8 (RFC 6890 §2.2.2), not multicast and above.
-func unicast(prefix netip.Prefix) bool {
-	first := prefix.Addr().As4()[0]
-	return first != 0 && first != 127 && first < 224
 }
 
 // publicKey checks the form only; the key itself is for those who use it.

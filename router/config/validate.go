@@ -17,63 +17,6 @@ const (
 	reservedCarrier = "ha"
 )
 
-// segment is what the HA link, uplinks and networks have in common.
-type segment struct {
-	path   string
-	vrid   uint8
-	prefix netip.Prefix
-	ports  map[string]Port
-	// places are the gateway and the virtual addresses.
-	places []place
-}
-
-// place is an address at its place in the document.
-type place struct {
-	path    string
-	address netip.Addr
-}
-
-// segments lists the segments in the order of the fields of [Document].
-func segments(doc *Document) []segment {
-	var all []segment
-	if l := doc.HALink; l != nil {
-		all = append(all, segment{"ha_link", l.VRID, l.Prefix, l.Ports, nil})
-	}
-	for i, u := range doc.Uplinks {
-		path := fmt.Sprintf("uplinks[%d]", i)
-		places := []place{{path + ".gateway", u.Gateway}}
-		for j, address := range u.Addresses {
-			places = append(places, place{fmt.Sprintf("%s.addresses[%d]", path, j), address})
-		}
-		all = append(all, segment{path, u.VRID, u.Prefix, u.Ports, places})
-	}
-	for i, w := range doc.Networks {
-		path := fmt.Sprintf("networks[%d]", i)
-		all = append(all, segment{path, w.VRID, w.Prefix, w.Ports, []place{{path + ".gateway", w.Gateway}}})
-	}
-	return all
-}
-
-// normalize fills in the defaults that depend on other fields.
-func normalize(doc *Document, r *report) {
-	for i := range doc.Members[:min(len(doc.Members), maxMembers)] {
-		m := &doc.Members[i]
-		path := fmt.Sprintf("members[%d]", i)
-		if m.Priority == 0 && !r.faulty(path, path+".priority") {
-			m.Priority = DefaultPriority - uint8(i)*DefaultPriorityStep
-		}
-	}
-	for i := range doc.Networks {
-		w := &doc.Networks[i]
-		if w.NATAddress.IsValid() {
-			continue
-		}
-		if u, ok := uplink(doc, w.Uplink); ok && len(u.Addresses) > 0 {
-			w.NATAddress = u.Addresses[0]
-		}
-	}
-}
-
 // validate reports what contradicts itself. It passes over zero fields: they
 // were reported when they were read.
 func validate(doc *Document, r *report) {
@@ -91,11 +34,19 @@ func validate(doc *Document, r *report) {
 	if len(all) == 0 && !unread {
 		r.add("", "the document has no ha_link, no uplinks and no networks; add at least one network")
 	}
+	validateElection(doc, r)
 	validateVRIDs(all, r)
 	validatePrefixes(all, r)
 	for _, s := range all {
 		validatePorts(doc, s, r)
+		validateVRRP(doc, s, r)
 		validateAddresses(s, r)
+		if s.ipv6 != nil {
+			validateIPv6(s, r)
+		} else {
+			validateNoIPv6(s, r)
+		}
+		validateVirtualRouters(s, r)
 	}
 	validateInterfaces(all, r)
 }
@@ -184,22 +135,54 @@ func validateUplinkOfNetworks(doc *Document, r *report) {
 	}
 }
 
+// validateVRIDs checks that each VRID is used once in each family: that makes the
+// names and MAC addresses of virtual links different.
 func validateVRIDs(all []segment, r *report) {
-	seen := map[uint8]string{}
+	seen := map[bool]map[uint8]string{false: {}, true: {}}
+	check := func(path, at string, vrid uint8, ipv6 bool) {
+		family := ""
+		if ipv6 {
+			family = "IPv6 "
+		}
+		if first, ok := taken(seen[ipv6], vrid, path); ok && !r.faulty(at) {
+			r.add(at, fmt.Sprintf("%d is already the %sVRID of %s; choose another", vrid, family, first))
+		}
+	}
 	for _, s := range all {
-		if first, ok := taken(seen, s.vrid, s.path); ok {
-			r.add(s.path+".vrid", fmt.Sprintf("%d is already the VRID of %s; choose another", s.vrid, first))
+		check(s.path, s.path+".vrid", s.vrid, false)
+	}
+	for _, s := range all {
+		if s.ipv6 != nil {
+			check(s.path+".ipv6", s.path+".ipv6.vrid", s.ipv6.VRID, true)
+		}
+	}
+	for _, s := range all {
+		for i, v := range s.virtualRouters {
+			path := s.router(i)
+			if v.has(netip.Addr.Is4) {
+				check(path, path+".vrid", v.VRID, false)
+			}
+			if v.has(netip.Addr.Is6) {
+				check(path, path+".vrid", v.VRID, true)
+			}
 		}
 	}
 }
 
-// validatePrefixes names the first overlap of each segment.
+// validatePrefixes names the first overlap of each segment, in each family.
 func validatePrefixes(all []segment, r *report) {
 	for i, s := range all {
 		for _, other := range all[:i] {
 			if s.prefix.Overlaps(other.prefix) {
 				r.add(s.path+".prefix", fmt.Sprintf("%s overlaps %s of %s; give every segment a subnet of its own",
 					s.prefix, other.prefix, other.path))
+				break
+			}
+		}
+		for _, other := range all[:i] {
+			if s.prefix6().Overlaps(other.prefix6()) {
+				r.add(s.path+".ipv6.prefix", fmt.Sprintf("%s overlaps %s of %s; give every segment a subnet of its own",
+					s.prefix6(), other.prefix6(), other.path))
 				break
 			}
 		}
@@ -234,47 +217,6 @@ func validatePorts(doc *Document, s segment, r *report) {
 	}
 }
 
-// validateAddresses checks that every address belongs to its segment and to
-// nothing else in it.
-func validateAddresses(s segment, r *report) {
-	places := slices.Clone(s.places)
-	for _, name := range slices.Sorted(maps.Keys(s.ports)) {
-		places = append(places, place{join(s.path+".ports", name) + ".address", s.ports[name].Address})
-	}
-	seen := map[netip.Addr]string{}
-	for _, p := range places {
-		if first, ok := taken(seen, p.address, p.path); ok {
-			r.add(p.path, fmt.Sprintf("%s is already used by %s; choose another address", p.address, first))
-		}
-		if !p.address.IsValid() || !s.prefix.IsValid() {
-			continue
-		}
-		if message := misplaced(p.address, s.prefix); message != "" {
-			r.add(p.path, message)
-		}
-	}
-}
-
-// misplaced says why an address cannot be a host's in the prefix; it is empty if
-// it can.
-func misplaced(address netip.Addr, prefix netip.Prefix) string {
-	low, high := prefix.Addr(), broadcast(prefix)
-	first, last := low, high
-	if prefix.Bits() <= 30 { // In a /31 both addresses are hosts', RFC 3021.
-		first, last = low.Next(), high.Prev()
-	}
-	what := "is not in"
-	switch {
-	case first.Compare(address) <= 0 && address.Compare(last) <= 0:
-		return ""
-	case address == low:
-		what = "is the network address of"
-	case address == high:
-		what = "is the broadcast address of"
-	}
-	return fmt.Sprintf("%s %s %s; choose one from %s to %s", address, what, prefix, first, last)
-}
-
 // validateInterfaces checks that no member uses an interface twice.
 func validateInterfaces(all []segment, r *report) {
 	type port struct{ member, link string }
@@ -306,15 +248,6 @@ func taken[V comparable](by map[V]string, value V, path string) (string, bool) {
 		by[value] = path
 	}
 	return first, ok
-}
-
-// broadcast returns the last address of an IPv4 prefix.
-func broadcast(prefix netip.Prefix) netip.Addr {
-	last := prefix.Addr().As4()
-	for bit := prefix.Bits(); bit < 32; bit++ {
-		last[bit/8] |= 0x80 >> (bit % 8)
-	}
-	return netip.AddrFrom4(last)
 }
 
 func uplink(doc *Document, name string) (Uplink, bool) {

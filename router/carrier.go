@@ -1,0 +1,236 @@
+package router
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+
+	"tandem/router/config"
+	"tandem/vrrp"
+)
+
+// HACarrier is the name of the HA link among the carriers.
+const HACarrier = "ha"
+
+// Carrier is one way for a node's adverts: a link, a virtual router on it and an
+// address family. A segment has one for each family of each of its virtual routers.
+type Carrier struct {
+	// Name is unique in the document: that of the segment, then "/" and the VRID for a
+	// further virtual router, then "/ipv6" for IPv6.
+	Name string
+	// Segment is the name of the network or uplink, or [HACarrier].
+	Segment string
+	// Interface is the node's port on the segment.
+	Interface string
+	// Link is the virtual link, Interface itself if the segment does without virtual
+	// MAC addresses, and empty on the HA link.
+	Link string
+	VRID uint8
+	IPv6 bool
+	// MAC is the virtual MAC address; zero where there is none.
+	MAC [6]byte
+	// Source is the node's own address, from which adverts come: over IPv6 a
+	// link-local one. Peer is the other member's; zero for a single router.
+	Source, Peer netip.Addr
+	// Own are all addresses of the node's own on Interface, of both families.
+	Own []netip.Addr
+	// Addresses are what adverts carry: the virtual addresses, over IPv6 the link-local
+	// one first (RFC 9568 §5.2.9). The HA link has none of its own, and an advert must
+	// carry one (§5.2.5): the group's first stands for it.
+	Addresses []netip.Addr
+	// VRRP says how adverts travel; on the HA link as by default.
+	VRRP config.VRRP
+}
+
+// OwnMAC tells that the virtual addresses stand on the interface itself.
+func (c Carrier) OwnMAC() bool { return c.Link == c.Interface }
+
+// Carriers returns the carriers of the named node's adverts: uplinks before networks,
+// IPv4 before IPv6, further virtual routers after the first, the HA link last. Those
+// of the same segment stand side by side.
+//
+// doc must be valid, as [config.Parse] returns it. The error says which part of it
+// does not fit the node.
+func Carriers(doc *config.Document, node string) ([]Carrier, error) {
+	segments, err := segments(doc, node)
+	if err != nil {
+		return nil, fmt.Errorf("list carriers of node %q: %w", node, err)
+	}
+	var list []Carrier
+	for _, s := range segments {
+		list = append(list, s.carriers()...)
+	}
+	ha, err := haCarrier(doc, node)
+	if err != nil {
+		return nil, fmt.Errorf("list carriers of node %q: %w", node, err)
+	}
+	if ha.Name == "" {
+		return list, nil
+	}
+	ha.Addresses = []netip.Addr{ha.Source}
+	if len(list) > 0 {
+		ha.Addresses = list[0].Addresses[:1:1]
+	}
+	return append(list, ha), nil
+}
+
+// haCarrier returns the carrier on the HA link, without addresses; zero without a link.
+func haCarrier(doc *config.Document, node string) (Carrier, error) {
+	l := doc.HALink
+	if l == nil {
+		return Carrier{}, nil
+	}
+	port, ok := l.Ports[node]
+	if !ok {
+		return Carrier{}, errors.New("it has no port on the HA link; add one to the document")
+	}
+	other, _ := doc.Peer(node)
+	return Carrier{
+		Name: HACarrier, Segment: HACarrier, Interface: port.Interface, VRID: l.VRID,
+		Source: port.Address, Peer: l.Ports[other.Name].Address, Own: ownAddresses(port), VRRP: config.DefaultVRRP(),
+	}, nil
+}
+
+// segment is what uplinks and networks have in common, as one node sees it.
+type segment struct {
+	name   string
+	vrid   uint8
+	prefix netip.Prefix
+	// port is the node's, peer the other member's; zero for a single router.
+	port, peer config.Port
+	virtual    []netip.Addr
+	vrrp       config.VRRP
+	// ipv6 is nil if the segment has none; virtual6 goes without the link-local address.
+	ipv6     *config.IPv6
+	virtual6 []netip.Addr
+	routers  []config.VirtualRouter
+	isUplink bool
+	// out is the uplink that traffic takes; nil for an isolated network.
+	out *config.Uplink
+}
+
+func segments(doc *config.Document, node string) ([]segment, error) {
+	all := make([]segment, 0, len(doc.Uplinks)+len(doc.Networks))
+	uplinks := make(map[string]*config.Uplink, len(doc.Uplinks))
+	peer, _ := doc.Peer(node)
+	for i := range doc.Uplinks {
+		u := &doc.Uplinks[i]
+		uplinks[u.Name] = u
+		s := segment{
+			name: u.Name, vrid: u.VRID, prefix: u.Prefix, virtual: u.Addresses, peer: u.Ports[peer.Name],
+			vrrp: u.VRRP, ipv6: u.IPv6, routers: u.VirtualRouters, isUplink: true, out: u,
+		}
+		if u.IPv6 != nil {
+			s.virtual6 = u.IPv6.Addresses
+		}
+		var ok bool
+		if s.port, ok = u.Ports[node]; !ok {
+			return nil, noPort(u.Name)
+		}
+		all = append(all, s)
+	}
+	for _, w := range doc.Networks {
+		out, ok := uplinks[w.Uplink]
+		if !ok && w.Uplink != "" {
+			return nil, fmt.Errorf("network %q takes uplink %q, which does not exist; correct the document", w.Name, w.Uplink)
+		}
+		s := segment{
+			name: w.Name, vrid: w.VRID, prefix: w.Prefix, virtual: []netip.Addr{w.Gateway}, peer: w.Ports[peer.Name],
+			vrrp: w.VRRP, ipv6: w.IPv6, routers: w.VirtualRouters, out: out,
+		}
+		if w.IPv6 != nil {
+			s.virtual6 = []netip.Addr{w.IPv6.Gateway}
+		}
+		if s.port, ok = w.Ports[node]; !ok {
+			return nil, noPort(w.Name)
+		}
+		all = append(all, s)
+	}
+	return all, nil
+}
+
+func noPort(segment string) error {
+	return fmt.Errorf("it has no port on %q; add one to the document", segment)
+}
+
+// carriers returns the carriers of a segment, the main one of IPv4 first.
+func (s segment) carriers() []Carrier {
+	list := []Carrier{s.carrier(s.vrid, false, "", s.virtual)}
+	if s.ipv6 != nil {
+		list = append(list, s.carrier(s.ipv6.VRID, true, "", withFirst(s.ipv6.LinkLocal, s.virtual6)))
+	}
+	for _, router := range s.routers {
+		var of4, of6 []netip.Addr
+		for _, address := range router.Addresses {
+			if address.Is4() {
+				of4 = append(of4, address)
+			} else {
+				of6 = append(of6, address)
+			}
+		}
+		name := "/" + strconv.Itoa(int(router.VRID))
+		if len(of4) > 0 {
+			list = append(list, s.carrier(router.VRID, false, name, of4))
+		}
+		if len(of6) > 0 {
+			list = append(list, s.carrier(router.VRID, true, name, withFirst(router.LinkLocal(), of6)))
+		}
+	}
+	return list
+}
+
+func (s segment) carrier(vrid uint8, ipv6 bool, suffix string, virtual []netip.Addr) Carrier {
+	c := Carrier{
+		Name: s.name + suffix, Segment: s.name, Interface: s.port.Interface, Link: s.link(vrid, ipv6),
+		VRID: vrid, IPv6: ipv6, Source: s.port.Address, Peer: s.peer.Address,
+		Own: ownAddresses(s.port), Addresses: append([]netip.Addr(nil), virtual...), VRRP: s.vrrp,
+	}
+	if ipv6 {
+		c.Name += "/ipv6"
+		c.Source, c.Peer = s.port.LinkLocal, s.peer.LinkLocal
+	}
+	switch {
+	case c.OwnMAC():
+	case ipv6:
+		c.MAC = vrrp.VirtualMAC6(vrid)
+	default:
+		c.MAC = vrrp.VirtualMAC4(vrid)
+	}
+	return c
+}
+
+// link returns the interface on which the addresses of a virtual router stand.
+func (s segment) link(vrid uint8, ipv6 bool) string {
+	switch {
+	case !s.vrrp.VirtualMAC:
+		return s.port.Interface
+	case ipv6:
+		return "vmac" + strconv.Itoa(int(vrid)) + "v6"
+	}
+	return "vmac" + strconv.Itoa(int(vrid))
+}
+
+// mainLink returns the link by which routes of a family reach the segment. The segment
+// must have that family.
+func (s segment) mainLink(ipv6 bool) string {
+	if ipv6 {
+		return s.link(s.ipv6.VRID, true)
+	}
+	return s.link(s.vrid, false)
+}
+
+// ownAddresses returns what stands on a port, the IPv4 address first.
+func ownAddresses(port config.Port) []netip.Addr {
+	own := []netip.Addr{port.Address}
+	for _, address := range []netip.Addr{port.IPv6, port.LinkLocal} {
+		if address.IsValid() {
+			own = append(own, address)
+		}
+	}
+	return own
+}
+
+func withFirst(first netip.Addr, rest []netip.Addr) []netip.Addr {
+	return append([]netip.Addr{first}, rest...)
+}
