@@ -14,8 +14,9 @@ import (
 
 // carrier is one link's socket and counters.
 type carrier struct {
-	cfg  Carrier
-	port *wire.Port
+	cfg      Carrier
+	port     *wire.Port
+	receiver *wire.Receiver
 	// index is the interface's index when the port was opened; a different one
 	// means that the interface was replaced. broken asks for such a check.
 	index  int
@@ -33,7 +34,8 @@ type carrier struct {
 func (c *carrier) close() {
 	if c.port != nil {
 		_ = c.port.Close() // nothing can be done about it
-		c.port = nil
+		_ = c.receiver.Close()
+		c.port, c.receiver = nil, nil
 	}
 }
 
@@ -89,12 +91,17 @@ func (e *elector) open(now time.Time) {
 			Carrier: c.cfg.Name, Interface: c.cfg.Interface, VirtualLink: c.cfg.VirtualLink,
 			VirtualMAC: vrrp.VirtualMAC4(c.cfg.VRID), Source: c.cfg.Source,
 		}
-		port, err := wire.Open(cfg)
+		receiver, err := wire.OpenReceiver(wire.ReceiverConfig{Interface: c.cfg.Interface})
 		if err != nil {
 			c.err = err.Error()
 			continue
 		}
-		c.port, c.err, c.index = port, "", interfaceIndex(c.cfg)
+		port, err := wire.Open(e.sender, cfg)
+		if err != nil {
+			c.err = errors.Join(err, receiver.Close()).Error()
+			continue
+		}
+		c.port, c.receiver, c.err, c.index = port, receiver, "", interfaceIndex(c.cfg)
 		opened = true
 	}
 	if e.beats != nil && e.beats.fd < 0 {
@@ -235,9 +242,9 @@ func (e *elector) drain(now time.Time, index int, c *carrier) {
 	if c.port == nil || e.group == nil {
 		return
 	}
-	var buf [2048]byte
+	var buf [wire.MaxPacket]byte
 	for range maxDrain {
-		p, ok, err := c.port.Receive(buf[:])
+		p, ok, err := c.receiver.Receive(buf[:])
 		if err != nil {
 			c.note(err)
 			return

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tandem/vrrp"
+	"tandem/vrrp/wire"
 )
 
 const (
@@ -52,6 +53,7 @@ type elector struct {
 	nonce    uint64
 	cfg      Configuration
 	group    *vrrp.Group
+	sender   *wire.Sender
 	carriers []*carrier
 	beats    *heartbeats
 	node     *nodeConn
@@ -94,6 +96,9 @@ func Run(ctx context.Context, opts Options) error {
 	if err != nil {
 		return err
 	}
+	if e.sender, err = wire.OpenSender(); err != nil {
+		return err
+	}
 	defer e.close()
 	for !e.stopping {
 		if err := e.wait(wake); err != nil {
@@ -128,7 +133,7 @@ func (e *elector) wait(wake int) error {
 	}
 	for _, c := range e.carriers {
 		if c.port != nil {
-			fds = append(fds, unix.PollFd{Fd: int32(c.port.FD()), Events: unix.POLLIN})
+			fds = append(fds, unix.PollFd{Fd: int32(c.receiver.FD()), Events: unix.POLLIN})
 		}
 	}
 	if e.beats != nil && e.beats.fd >= 0 {
@@ -385,6 +390,7 @@ func (e *elector) close() {
 	for _, c := range e.carriers {
 		c.close()
 	}
+	_ = e.sender.Close() // nothing can be done about it
 	if e.beats != nil {
 		e.beats.close()
 	}

@@ -20,27 +20,32 @@ import (
 )
 
 const (
-	testVRID = 10
-	patience = 3 * time.Second
+	testVRID       = 10
+	ethernetHeader = 14
+	patience       = 3 * time.Second
 )
 
 // host is one end of a cable in a network namespace of its own: a physical
-// interface and on it a macvlan with the virtual MAC address.
+// interface and on it a macvlan for each family with the virtual MAC address.
 type host struct {
-	t         testing.TB
-	namespace netns.NsHandle
-	physical  *net.Interface
-	virtual   *net.Interface
-	source    netip.Addr
+	t                  testing.TB
+	namespace          netns.NsHandle
+	physical           *net.Interface
+	virtual4, virtual6 string
+	source4, source6   netip.Addr
+	sender             *Sender
 }
 
-func virtualMAC() net.HardwareAddr {
+func virtualMAC(ipv6 bool) net.HardwareAddr {
 	mac := vrrp.VirtualMAC4(testVRID)
+	if ipv6 {
+		mac = vrrp.VirtualMAC6(testVRID)
+	}
 	return mac[:]
 }
 
 // pair makes two hosts with a cable between them. Both have the same virtual MAC
-// address, as the two nodes of a virtual router have.
+// addresses, as the two nodes of a virtual router have.
 func pair(t testing.TB) (a, b *host) {
 	t.Helper()
 	runtime.LockOSThread() // without an unlock, the thread dies with the test
@@ -48,31 +53,38 @@ func pair(t testing.TB) (a, b *host) {
 	if err != nil {
 		t.Skipf("network namespaces are not available: %v", err)
 	}
-	a = newHost(t, "a0", "vmac-a", "192.0.2.251")
+	a = newHost(t, "a0", "192.0.2.251", "fe80::251")
 	t.Cleanup(func() {
 		check(t, netns.Set(before))
 		check(t, before.Close())
 		runtime.UnlockOSThread()
 	})
-	b = newHost(t, "b0", "vmac-b", "192.0.2.252")
+	b = newHost(t, "b0", "192.0.2.252", "fe80::252")
 	a.enter()
 	check(t, netlink.LinkAdd(&netlink.Veth{
 		LinkAttrs: netlink.LinkAttrs{Name: "a0"}, PeerName: "b0",
 		PeerNamespace: netlink.NsFd(b.namespace),
 	}))
-	a.configure("a0", "vmac-a")
-	b.configure("b0", "vmac-b")
+	a.configure()
+	b.configure()
 
 	// A new link drops what is sent through it until the kernel has told everybody
 	// about its carrier.
-	here, there := a.open(a.config()), b.open(b.config())
-	reaches(t, a, here, there)
-	reaches(t, b, there, here)
-	check(t, errors.Join(here.Close(), there.Close()))
+	for _, ipv6 := range families() {
+		here, there := a.open(a.config(ipv6)), b.open(b.config(ipv6))
+		ear, peer := a.listen(ipv6), b.listen(ipv6)
+		reaches(t, a, here, peer)
+		reaches(t, b, there, ear)
+		check(t, errors.Join(here.Close(), there.Close(), ear.Close(), peer.Close()))
+	}
 	return a, b
 }
 
-func newHost(t testing.TB, physical, virtual, source string) *host {
+// families are IPv4 and IPv6, as values of a flag ipv6. Tests loop over them:
+// a subtest would run on another thread, in another namespace.
+func families() []bool { return []bool{false, true} }
+
+func newHost(t testing.TB, physical, source4, source6 string) *host {
 	t.Helper()
 	namespace, err := netns.New()
 	if errors.Is(err, unix.EPERM) {
@@ -80,31 +92,57 @@ func newHost(t testing.TB, physical, virtual, source string) *host {
 	}
 	check(t, err)
 	t.Cleanup(func() { _ = namespace.Close() })
-	h := &host{t: t, namespace: namespace, source: netip.MustParseAddr(source)}
-	h.physical, h.virtual = &net.Interface{Name: physical}, &net.Interface{Name: virtual}
-	return h
+	sender, err := OpenSender()
+	check(t, err)
+	t.Cleanup(func() { _ = sender.Close() })
+	return &host{
+		t: t, namespace: namespace, sender: sender,
+		physical: &net.Interface{Name: physical},
+		virtual4: "vmac-" + physical, virtual6: "vmac6-" + physical,
+		source4: netip.MustParseAddr(source4), source6: netip.MustParseAddr(source6),
+	}
 }
 
-func (h *host) configure(physical, virtual string) {
+func (h *host) configure() {
 	h.t.Helper()
 	h.enter()
-	// IPv6 would only add noise to what the tests look at.
-	check(h.t, os.WriteFile("/proc/sys/net/ipv6/conf/default/disable_ipv6", []byte("1"), 0))
-	check(h.t, os.WriteFile("/proc/sys/net/ipv6/conf/"+physical+"/disable_ipv6", []byte("1"), 0))
-	parent, err := netlink.LinkByName(physical)
+	// What the kernel says of its own accord over IPv6 would only disturb the tests.
+	sysctl(h.t, "net/ipv6/conf/default/disable_ipv6", "1")
+	sysctl(h.t, "net/ipv6/conf/"+h.physical.Name+"/disable_ipv6", "0")
+	sysctl(h.t, "net/ipv6/conf/"+h.physical.Name+"/addr_gen_mode", "1")
+	sysctl(h.t, "net/ipv6/conf/"+h.physical.Name+"/router_solicitations", "0")
+	parent, err := netlink.LinkByName(h.physical.Name)
 	check(h.t, err)
-	address := &netlink.Addr{IPNet: &net.IPNet{IP: h.source.AsSlice(), Mask: net.CIDRMask(24, 32)}}
-	check(h.t, netlink.AddrAdd(parent, address))
 	check(h.t, netlink.LinkSetUp(parent))
-	check(h.t, netlink.LinkAdd(&netlink.Macvlan{
-		LinkAttrs: netlink.LinkAttrs{Name: virtual, ParentIndex: parent.Attrs().Index, HardwareAddr: virtualMAC()},
-		Mode:      netlink.MACVLAN_MODE_BRIDGE,
+	h.addAddress(h.source4, 24)
+	h.addAddress(h.source6, 64)
+	for _, ipv6 := range families() {
+		check(h.t, netlink.LinkAdd(&netlink.Macvlan{
+			LinkAttrs: netlink.LinkAttrs{
+				Name: h.virtual(ipv6), ParentIndex: parent.Attrs().Index, HardwareAddr: virtualMAC(ipv6),
+			},
+			Mode: netlink.MACVLAN_MODE_BRIDGE,
+		}))
+		h.set(h.virtual(ipv6), true)
+	}
+	h.physical, err = net.InterfaceByName(h.physical.Name)
+	check(h.t, err)
+}
+
+func sysctl(t testing.TB, name, value string) {
+	t.Helper()
+	check(t, os.WriteFile("/proc/sys/"+name, []byte(value), 0))
+}
+
+func (h *host) addAddress(a netip.Addr, bits int) {
+	h.t.Helper()
+	h.enter()
+	link, err := netlink.LinkByName(h.physical.Name)
+	check(h.t, err)
+	check(h.t, netlink.AddrAdd(link, &netlink.Addr{
+		IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(bits, a.BitLen())},
+		Flags: unix.IFA_F_NODAD,
 	}))
-	h.set(virtual, true)
-	h.physical, err = net.InterfaceByName(physical)
-	check(h.t, err)
-	h.virtual, err = net.InterfaceByName(virtual)
-	check(h.t, err)
 }
 
 func (h *host) enter() {
@@ -124,20 +162,52 @@ func (h *host) set(name string, up bool) {
 	}
 }
 
-func (h *host) config() Config {
-	return Config{
-		Carrier: "lan", Interface: h.physical.Name, VirtualLink: h.virtual.Name,
-		VirtualMAC: vrrp.VirtualMAC4(testVRID), Source: h.source,
+func (h *host) virtual(ipv6 bool) string {
+	if ipv6 {
+		return h.virtual6
 	}
+	return h.virtual4
+}
+
+func (h *host) source(ipv6 bool) netip.Addr {
+	if ipv6 {
+		return h.source6
+	}
+	return h.source4
+}
+
+func (h *host) config(ipv6 bool) Config {
+	return Config{
+		Carrier: "lan", Interface: h.physical.Name, VirtualLink: h.virtual(ipv6),
+		VirtualMAC: [6]byte(virtualMAC(ipv6)), Source: h.source(ipv6),
+	}
+}
+
+// ownMAC is the configuration of a carrier without virtual MAC address.
+func (h *host) ownMAC(ipv6 bool) Config {
+	c := h.config(ipv6)
+	c.VirtualLink, c.VirtualMAC = c.Interface, [6]byte{}
+	return c
 }
 
 func (h *host) open(c Config) *Port {
 	h.t.Helper()
 	h.enter()
-	p, err := Open(c)
+	p, err := Open(h.sender, c)
 	check(h.t, err)
 	h.t.Cleanup(func() { _ = p.Close() })
 	return p
+}
+
+func (h *host) listen(ipv6 bool) *Receiver {
+	h.t.Helper()
+	h.enter()
+	r, err := OpenReceiver(ReceiverConfig{
+		Interface: h.physical.Name, IPv6: ipv6, Own: []netip.Addr{h.source4, h.source6},
+	})
+	check(h.t, err)
+	h.t.Cleanup(func() { _ = r.Close() })
+	return r
 }
 
 // sniff opens a socket that sees every frame of the physical interface.
@@ -150,7 +220,8 @@ func (h *host) sniff() *packet.Conn {
 	return c
 }
 
-// next returns the first frame with the EtherType and, for IPv4, the protocol.
+// next returns the first frame with the EtherType and, for IP, the protocol or next
+// header.
 func next(t testing.TB, c *packet.Conn, etherType uint16, protocol byte) []byte {
 	t.Helper()
 	check(t, c.SetReadDeadline(time.Now().Add(patience)))
@@ -163,7 +234,8 @@ func next(t testing.TB, c *packet.Conn, etherType uint16, protocol byte) []byte 
 		if binary.BigEndian.Uint16(b[12:]) != etherType {
 			continue
 		}
-		if etherType != unix.ETH_P_IP || b[ethernetHeader+offsetProtocol] == protocol {
+		offset := map[uint16]int{unix.ETH_P_IP: offsetProtocol, unix.ETH_P_IPV6: offsetNextHeader}[etherType]
+		if offset == 0 || b[ethernetHeader+offset] == protocol {
 			return b[:n]
 		}
 	}
@@ -181,11 +253,11 @@ func (h *host) inject(frame []byte) {
 	check(h.t, err)
 }
 
-// readable waits until the port's descriptor is readable.
-func readable(t testing.TB, p *Port, wait time.Duration) bool {
+// readable waits until the receiver's descriptor is readable.
+func readable(t testing.TB, r *Receiver, wait time.Duration) bool {
 	t.Helper()
 	for {
-		fds := []unix.PollFd{{Fd: int32(p.FD()), Events: unix.POLLIN}}
+		fds := []unix.PollFd{{Fd: int32(r.FD()), Events: unix.POLLIN}}
 		n, err := unix.Poll(fds, int(wait.Milliseconds()))
 		if errors.Is(err, unix.EINTR) {
 			continue
@@ -196,12 +268,12 @@ func readable(t testing.TB, p *Port, wait time.Duration) bool {
 }
 
 // receive waits for a packet.
-func receive(t testing.TB, p *Port) Packet {
+func receive(t testing.TB, r *Receiver) Packet {
 	t.Helper()
-	if !readable(t, p, patience) {
+	if !readable(t, r, patience) {
 		t.Fatal("nothing received")
 	}
-	got, ok, err := p.Receive(make([]byte, MaxPacket))
+	got, ok, err := r.Receive(make([]byte, MaxPacket))
 	if err != nil || !ok {
 		t.Fatalf("the descriptor is readable, but Receive says %v, %v", ok, err)
 	}
@@ -209,9 +281,9 @@ func receive(t testing.TB, p *Port) Packet {
 }
 
 // silent requires that nothing waits.
-func silent(t testing.TB, p *Port) {
+func silent(t testing.TB, r *Receiver) {
 	t.Helper()
-	if got, ok, err := p.Receive(make([]byte, MaxPacket)); ok || err != nil {
+	if got, ok, err := r.Receive(make([]byte, MaxPacket)); ok || err != nil {
 		t.Fatalf("received %+v, %v; want nothing", got, err)
 	}
 }
@@ -219,16 +291,16 @@ func silent(t testing.TB, p *Port) {
 // reaches requires that the host's adverts get from one port to the other before
 // patience ends. After a link came up the kernel drops frames for a while, until
 // it has told the macvlan.
-func reaches(t testing.TB, sender *host, from, to *Port) {
+func reaches(t testing.TB, sender *host, from *Port, to *Receiver) {
 	t.Helper()
-	message, buffer := sender.message(150), make([]byte, MaxPacket)
+	message, buffer := sender.message(from, 150), make([]byte, MaxPacket)
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
 		check(t, from.Advertise(message))
 		if !readable(t, to, 20*time.Millisecond) {
 			continue
 		}
 		got, _, err := to.Receive(buffer)
-		if err != nil || got.Header.Source != sender.source || !bytes.Equal(got.Payload, message) {
+		if err != nil || got.Header.Source != from.config.Source || !bytes.Equal(got.Payload, message) {
 			t.Fatalf("received %+v, %v", got, err)
 		}
 		for ok := true; ok; { // the others of those that were sent
@@ -237,15 +309,19 @@ func reaches(t testing.TB, sender *host, from, to *Port) {
 		}
 		return
 	}
-	t.Fatalf("no advertisement of %v arrived", sender.source)
+	t.Fatalf("no advertisement of %v arrived", from.config.Source)
 }
 
-func (h *host) message(priority uint8) []byte {
+// message is an advertisement for the port to send.
+func (h *host) message(p *Port, priority uint8) []byte {
 	h.t.Helper()
+	addresses := []netip.Addr{netip.MustParseAddr("192.0.2.1")}
+	if p.config.Source.Is6() {
+		addresses = []netip.Addr{netip.MustParseAddr("fe80::1"), netip.MustParseAddr("2001:db8::1")}
+	}
 	b, err := vrrp.Advertisement{
-		VRID: testVRID, Priority: priority, Interval: 100 * time.Millisecond,
-		Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")},
-	}.Append(nil, vrrp.Header{Source: h.source, Destination: vrrp.MulticastIPv4()}, vrrp.ChecksumPlain)
+		VRID: testVRID, Priority: priority, Interval: 100 * time.Millisecond, Addresses: addresses,
+	}.Append(nil, vrrp.Header{Source: p.config.Source, Destination: p.Destination()}, vrrp.ChecksumPlain)
 	check(h.t, err)
 	return b
 }

@@ -64,7 +64,7 @@ func TestParse(t *testing.T) {
 		{"last fragment", set(offsetFragment, 0, 1), vrrp.DropFragment},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := parse(c.change(validPacket()))
+			got := parseIPv4(c.change(validPacket()))
 			if got.Dropped != c.want {
 				t.Fatalf("dropped as %v, want %v", got.Dropped, c.want)
 			}
@@ -89,7 +89,7 @@ func TestParseSkipsOptions(t *testing.T) {
 	b[0], b[offsetLength+1] = 0x46, 36
 	b = append(b[:ipv4Header:ipv4Header], append([]byte{0x94, 4, 0, 0}, b[ipv4Header:]...)...)
 	resum(b)
-	if got := parse(b); got.Dropped != vrrp.DropNone || string(got.Payload) != "VRRP message" {
+	if got := parseIPv4(b); got.Dropped != vrrp.DropNone || string(got.Payload) != "VRRP message" {
 		t.Errorf("dropped as %v, payload %q", got.Dropped, got.Payload)
 	}
 }
@@ -100,7 +100,7 @@ func FuzzParse(f *testing.F) {
 	f.Add(validPacket())
 	f.Add(validPacket()[:21])
 	f.Fuzz(func(t *testing.T, b []byte) {
-		got := parse(b)
+		got := parseIPv4(b)
 		if (got.Dropped == vrrp.DropNone) != (got.Payload != nil) {
 			t.Fatalf("dropped as %v with payload %x", got.Dropped, got.Payload)
 		}
@@ -113,7 +113,7 @@ func FuzzParse(f *testing.F) {
 // The filter's decisions that depend on the content; those on the packet's
 // direction need a kernel, see TestFilterDropsOthers.
 func TestFilterAssembles(t *testing.T) {
-	raw, err := advertFilter()
+	raw, err := advertFilter(false, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

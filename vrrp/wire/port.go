@@ -1,73 +1,68 @@
 package wire
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 
-	"github.com/mdlayher/packet"
 	"golang.org/x/sys/unix"
 
 	"tandem/vrrp"
 )
 
-// ErrLinkDown says that the interface is down. The port works again as soon as
-// the interface is up.
-var ErrLinkDown = errors.New("the link is down")
-
-// ErrLinkGone says that the interface was deleted. An interface of the same name
-// that comes later is another one: open a new port. It is an [ErrLinkDown], too.
-var ErrLinkGone = fmt.Errorf("the interface was deleted, open the port again: %w", ErrLinkDown)
-
 // Config describes the port of one carrier.
 type Config struct {
 	// Carrier is the name of the network, the uplink or the HA link, for errors.
 	Carrier string
-	// Interface is the physical interface, where adverts are received.
+	// Interface is the physical interface.
 	Interface string
-	// VirtualLink is the macvlan through which adverts are sent. It is empty on the
-	// HA link, whose adverts leave by Interface with its own MAC address.
+	// VirtualLink is the macvlan through which adverts are sent. In own-MAC mode it
+	// is Interface. It is empty on the HA link, whose adverts leave by Interface, too,
+	// but where there is neither a fence nor an address to announce.
 	VirtualLink string
-	// VirtualMAC is the address of VirtualLink; not used without one.
+	// VirtualMAC is the address of VirtualLink; not used in own-MAC mode and on the
+	// HA link.
 	VirtualMAC [6]byte
-	// Source is the primary IPv4 address of Interface (RFC 9568 §5.1.1.1), never a
-	// virtual one.
+	// Source is the primary IPv4 address of Interface (RFC 9568 §5.1.1.1) or its
+	// link-local address (§5.1.2.1), never a virtual one. Its family is the
+	// carrier's.
 	Source netip.Addr
+	// Unicast is where adverts and questions go instead of the group: the peer's own
+	// address. It is the zero Addr if they go to the group.
+	Unicast netip.Addr
 }
 
-// Port is one carrier's sockets.
+// ownMAC says that no macvlan is between the port and the wire.
+func (c Config) ownMAC() bool { return c.VirtualLink == "" || c.VirtualLink == c.Interface }
+
+// Port sends for one carrier.
 type Port struct {
 	config Config
-	// outgoing is the name of the link that frames are sent through.
+	sender *Sender
+	// link is the physical interface, outgoing the name of the one that frames are
+	// sent through, mac the address of the latter.
+	link     device
 	outgoing string
 	mac      [6]byte
-	// receiver, sender and asker are packet sockets; the last one sends from the
-	// physical interface. member keeps the membership in the multicast group alive.
-	receiver, sender, asker, member int
-	// toGroup and toAll are the link-layer destinations of adverts and of ARP,
-	// toGroupOwn that of messages from the physical interface, ownMAC its address.
-	toGroup, toAll, toGroupOwn unix.SockaddrLinklayer
-	ownMAC                     [6]byte
-	// physical asks the kernel for the flags of the physical interface.
-	physical *unix.Ifreq
-	// frame is the buffer in which frames are built.
-	frame []byte
+	// frames is shared by all carriers of the interface, packets by those that send
+	// from the same address to a peer; nil without Unicast.
+	frames, packets *sendSocket
+	// toGroup, toGroupOwn and toAll are the link-layer destinations of adverts, of
+	// questions, which leave by the physical interface, and of announcements. toPeer
+	// is that of unicast adverts and questions.
+	toGroup, toGroupOwn, toAll unix.SockaddrLinklayer
+	toPeer                     unix.Sockaddr
+	// packet is the buffer in which VRRP packets are built. It begins with their IP
+	// header. A unicast port has one to the group as well, for the fence.
+	packet, fencePacket []byte
 }
 
-// groupMAC is the Ethernet address of 224.0.0.18 (RFC 1112 §6.4).
-func groupMAC() [6]byte { return [6]byte{0x01, 0x00, 0x5e, 0x00, 0x00, 0x12} }
-
-func broadcastMAC() [6]byte { return [6]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff} }
-
-// Open opens the sockets of a carrier. The interfaces must exist, but may be
-// down. It needs CAP_NET_RAW and CAP_NET_ADMIN.
-func Open(c Config) (*Port, error) {
-	p := &Port{
-		config: c, outgoing: c.VirtualLink,
-		receiver: -1, sender: -1, asker: -1, member: -1,
-		frame: make([]byte, 0, maxFrame),
-	}
+// Open opens the port of a carrier. The interfaces must exist, but may be down. It
+// needs CAP_NET_RAW.
+func Open(s *Sender, c Config) (*Port, error) {
+	p := &Port{config: c, sender: s, outgoing: c.VirtualLink}
 	if err := p.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open port of carrier %s: %w", c.Carrier, err), p.Close())
 	}
@@ -75,169 +70,122 @@ func Open(c Config) (*Port, error) {
 }
 
 func (p *Port) open() error {
-	if !p.config.Source.Is4() {
-		return fmt.Errorf("source %v is not an IPv4 address", p.config.Source)
-	}
-	physical, err := lookup(p.config.Interface)
-	if err != nil {
+	if err := p.config.validate(); err != nil {
 		return err
 	}
-	outgoing := physical
-	if p.config.VirtualLink == "" {
+	var err error
+	if p.link, err = lookup(p.config.Interface); err != nil {
+		return err
+	}
+	outgoing := p.link
+	if p.config.ownMAC() {
 		p.outgoing = p.config.Interface
 	} else if outgoing, err = lookup(p.config.VirtualLink); err != nil {
 		return err
 	}
-	p.mac = [6]byte(outgoing.HardwareAddr)
-	if p.config.VirtualLink != "" && p.mac != p.config.VirtualMAC {
+	p.mac = outgoing.mac
+	if !p.config.ownMAC() && p.mac != p.config.VirtualMAC {
 		return fmt.Errorf("interface %s has MAC address %v, must have the virtual one %v",
-			outgoing.Name, outgoing.HardwareAddr, net.HardwareAddr(p.config.VirtualMAC[:]))
+			outgoing.name, net.HardwareAddr(p.mac[:]), net.HardwareAddr(p.config.VirtualMAC[:]))
 	}
-	if p.physical, err = unix.NewIfreq(physical.Name); err != nil {
-		return fmt.Errorf("ask for the flags of %s: %w", physical.Name, err)
+	ipv6 := p.config.Source.Is6()
+	p.toGroup = linkLayer(outgoing, etherType(ipv6), groupMAC(ipv6))
+	p.toGroupOwn = linkLayer(p.link, etherType(ipv6), groupMAC(ipv6))
+	p.toAll = linkLayer(outgoing, announcementType(ipv6), everybodyMAC(ipv6))
+	p.packet = newPacket(p.config.Source, p.Destination(), vrrp.Protocol, maxMessage)
+	p.fencePacket = p.packet
+	if p.frames, err = p.sender.frames(p.link); err != nil {
+		return err
 	}
-	p.toGroup = linkLayer(outgoing, unix.ETH_P_IP, groupMAC())
-	p.toAll = linkLayer(outgoing, unix.ETH_P_ARP, broadcastMAC())
-	p.toGroupOwn = linkLayer(physical, unix.ETH_P_IP, groupMAC())
-	p.ownMAC = [6]byte(physical.HardwareAddr)
-	if p.receiver, err = openReceiver(physical); err != nil {
-		return fmt.Errorf("receive on %s: %w", physical.Name, err)
+	if !p.config.Unicast.IsValid() {
+		return nil
 	}
-	if p.sender, err = openSender(outgoing); err != nil {
-		return fmt.Errorf("send through %s: %w", outgoing.Name, err)
-	}
-	if p.asker, err = openSender(physical); err != nil {
-		return fmt.Errorf("send through %s: %w", physical.Name, err)
-	}
-	if p.member, err = joinGroup(physical); err != nil {
-		return fmt.Errorf("join %v on %s: %w", vrrp.MulticastIPv4(), physical.Name, err)
+	p.toPeer = socketAddress(p.config.Unicast, p.link.index)
+	p.fencePacket = newPacket(p.config.Source, group(ipv6), vrrp.Protocol, maxMessage)
+	p.packets, err = p.sender.packets(p.link, p.config.Source)
+	return err
+}
+
+func (c Config) validate() error {
+	switch {
+	case !c.Source.IsValid() || c.Source.Is4In6() || c.Source.Zone() != "" || !isSource(c.Source):
+		return fmt.Errorf("source %v is not an address that a node can have", c.Source)
+	case c.Source.Is6() && !c.Source.IsLinkLocalUnicast():
+		return fmt.Errorf("source %v is not link-local", c.Source)
+	case !c.Unicast.IsValid():
+		return nil
+	case c.Unicast.Is4In6() || c.Unicast.Zone() != "" || !isSource(c.Unicast):
+		return fmt.Errorf("peer %v is not an address that a node can have", c.Unicast)
+	case c.Unicast.Is4() != c.Source.Is4():
+		return fmt.Errorf("peer %v is not of the family of source %v", c.Unicast, c.Source)
+	case c.Unicast == c.Source:
+		return fmt.Errorf("peer %v is the node itself", c.Unicast)
 	}
 	return nil
 }
 
-// Close closes the sockets. It takes some 10ms, since the kernel waits until no
-// CPU uses them.
+// Destination is where adverts and questions go: the group or the peer.
+func (p *Port) Destination() netip.Addr {
+	if p.config.Unicast.IsValid() {
+		return p.config.Unicast
+	}
+	return group(p.config.Source.Is6())
+}
+
+// Up tells the state of the physical interface: nil, [ErrLinkDown] or
+// [ErrLinkGone].
+func (p *Port) Up() error {
+	return linkState(&p.link, p.sender.control)
+}
+
+// Close gives back what the port has of its sender. With the last port on an
+// interface its socket is closed, which takes some 10ms.
 func (p *Port) Close() error {
-	var errs []error
-	for _, fd := range []*int{&p.receiver, &p.sender, &p.asker, &p.member} {
-		if *fd < 0 {
-			continue
-		}
-		if err := unix.Close(*fd); err != nil {
-			errs = append(errs, fmt.Errorf("close socket of carrier %s: %w", p.config.Carrier, err))
-		}
-		*fd = -1
+	err := errors.Join(p.sender.release(p.frames), p.sender.release(p.packets))
+	p.frames, p.packets = nil, nil
+	if err != nil {
+		return fmt.Errorf("close port of carrier %s: %w", p.config.Carrier, err)
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
-// FD is the descriptor that becomes readable when [Port.Receive] has something
-// to return, an error included. It is -1 once the port is closed.
-func (p *Port) FD() int { return p.receiver }
-
-func lookup(name string) (*net.Interface, error) {
-	ifi, err := net.InterfaceByName(name)
-	if err != nil {
-		return nil, fmt.Errorf("find interface %q: %w", name, err)
+// groupMAC is the Ethernet address of the group (RFC 1112 §6.4, RFC 2464 §7).
+func groupMAC(ipv6 bool) [6]byte {
+	if ipv6 {
+		return [6]byte{0x33, 0x33, 0x00, 0x00, 0x00, 0x12}
 	}
-	if len(ifi.HardwareAddr) != 6 {
-		return nil, fmt.Errorf("interface %q is not Ethernet", name)
-	}
-	return ifi, nil
+	return [6]byte{0x01, 0x00, 0x5e, 0x00, 0x00, 0x12}
 }
 
-// openReceiver asks for IPv4 and not for all protocols: an all-protocol socket
-// would also run the filter on every frame that leaves and on every frame that a
-// macvlan takes, which on a router is all the traffic.
-func openReceiver(ifi *net.Interface) (int, error) {
-	filter, err := advertFilter()
-	if err != nil {
-		return -1, err
+// everybodyMAC is where announcements go: broadcast for ARP, and the address of
+// ff02::1 for neighbour advertisements.
+func everybodyMAC(ipv6 bool) [6]byte {
+	if ipv6 {
+		return [6]byte{0x33, 0x33, 0x00, 0x00, 0x00, 0x01}
 	}
-	c, err := packet.Listen(ifi, packet.Datagram, unix.ETH_P_IP, &packet.Config{Filter: filter})
-	if err != nil {
-		return -1, err
-	}
-	group := groupMAC()
-	if err := c.JoinGroup(group[:]); err != nil {
-		return -1, errors.Join(err, c.Close())
-	}
-	return detach(c)
+	return [6]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 }
 
-// openSender binds to protocol 0, which receives nothing.
-func openSender(ifi *net.Interface) (int, error) {
-	c, err := packet.Listen(ifi, packet.Raw, 0, nil)
-	if err != nil {
-		return -1, err
+func etherType(ipv6 bool) uint16 {
+	if ipv6 {
+		return unix.ETH_P_IPV6
 	}
-	fd, err := detach(c)
-	if err != nil {
-		return -1, err
-	}
-	// TC_PRIO_CONTROL: a queue with priorities lets adverts pass the bulk.
-	const control = 7
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PRIORITY, control); err != nil {
-		return -1, errors.Join(fmt.Errorf("set SO_PRIORITY: %w", err), unix.Close(fd))
-	}
-	return fd, nil
+	return unix.ETH_P_IP
 }
 
-// detach takes the socket out of the Go runtime's poller: the event loop polls by
-// itself, and every advert would wake two threads otherwise. The socket stays in
-// non-blocking mode.
-func detach(c *packet.Conn) (int, error) {
-	fd := -1
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return -1, errors.Join(err, c.Close())
+func announcementType(ipv6 bool) uint16 {
+	if ipv6 {
+		return unix.ETH_P_IPV6
 	}
-	var duplicate error
-	control := raw.Control(func(original uintptr) {
-		fd, duplicate = unix.FcntlInt(original, unix.F_DUPFD_CLOEXEC, 0)
-	})
-	if err := errors.Join(control, duplicate, c.Close()); err != nil {
-		if fd >= 0 {
-			err = errors.Join(err, unix.Close(fd))
-		}
-		return -1, err
-	}
-	return fd, nil
+	return unix.ETH_P_ARP
 }
 
-// joinGroup joins with an ordinary socket as well, since the packet socket's
-// membership only opens the network card's filter: it is this one that makes the
-// kernel send IGMP reports, without which a snooping switch withholds the adverts.
-func joinGroup(ifi *net.Interface) (int, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return -1, fmt.Errorf("open socket: %w", err)
-	}
-	request := &unix.IPMreqn{Multiaddr: vrrp.MulticastIPv4().As4(), Ifindex: int32(ifi.Index)}
-	if err := unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP, request); err != nil {
-		return -1, errors.Join(fmt.Errorf("set IP_ADD_MEMBERSHIP: %w", err), unix.Close(fd))
-	}
-	return fd, nil
-}
-
-func linkLayer(ifi *net.Interface, protocol uint16, destination [6]byte) unix.SockaddrLinklayer {
+func linkLayer(d device, protocol uint16, destination [6]byte) unix.SockaddrLinklayer {
 	address := unix.SockaddrLinklayer{
-		Protocol: protocol<<8 | protocol>>8, // network byte order; both values are below 0x10000
-		Ifindex:  ifi.Index,
+		Protocol: binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, protocol)),
+		Ifindex:  d.index,
 		Halen:    6,
 	}
 	copy(address.Addr[:], destination[:])
 	return address
-}
-
-// explain turns what the kernel says about a vanished link into an error of this
-// package.
-func explain(verb, link string, err error) error {
-	switch {
-	case errors.Is(err, unix.ENETDOWN):
-		return fmt.Errorf("%s %s: %w", verb, link, ErrLinkDown)
-	case errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENODEV):
-		return fmt.Errorf("%s %s: %w", verb, link, ErrLinkGone)
-	}
-	return fmt.Errorf("%s %s: %w", verb, link, err)
 }
