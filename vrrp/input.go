@@ -52,3 +52,10 @@ func (g *Group) Step(now time.Time, in Input) (Output, error) {
 	}
 	return Output{}, nil
 }
+
+// Record is one line of a recording: an input and when it came, counted from the
+// begin of the recording. The first one is a configuration.
+type Record struct {
+	At time.Duration `json:"at"`
+	Input
+}

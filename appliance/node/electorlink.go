@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -14,12 +15,16 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tandem/router/config"
 	"tandem/vrrp"
 	"tandem/vrrp/elector"
 )
 
 // respawnDelay keeps an elector that dies at once from being started in a loop.
 const respawnDelay = 100 * time.Millisecond
+
+// electorSilence is how long the elector may say nothing; it reports twice a second.
+const electorSilence = 3 * time.Second
 
 // forgedMemory is for how long at least a heartbeat with a wrong signature is shown
 // as a problem: a stranger's single packet must not be one for ever.
@@ -54,7 +59,8 @@ func (n *node) electorConfiguration() (elector.Configuration, error) {
 	member, _ := n.doc.Member(n.opts.Name)
 	cfg := elector.Configuration{
 		Interval: n.doc.Election.AdvertisementInterval, Beat: n.beat(), Lease: n.lease(),
-		Priority: member.Priority, Preempt: n.doc.Election.Preempt,
+		Priority: member.Priority, Preempt: n.doc.Election.Preempt, PreemptDelay: n.doc.Election.PreemptDelay,
+		AnnounceRefresh: n.doc.Election.AnnounceRefresh, Digest: n.digest(), Record: n.opts.Record,
 	}
 	for _, other := range n.doc.Members {
 		if other.Priority < member.Priority {
@@ -65,6 +71,7 @@ func (n *node) electorConfiguration() (elector.Configuration, error) {
 		cfg.Carriers = append(cfg.Carriers, elector.Carrier{
 			Name: c.Name, Interface: c.Interface, VirtualLink: c.Link, VRID: c.VRID,
 			Source: c.Source, Peer: c.Peer, Addresses: c.Addresses,
+			Version: uint8(c.VRRP.Version), Checksum: checksum(c.VRRP), Unicast: c.VRRP.Unicast, Authenticate: c.VRRP.Authentication,
 		})
 	}
 	other, paired := n.doc.Peer(n.opts.Name)
@@ -76,12 +83,29 @@ func (n *node) electorConfiguration() (elector.Configuration, error) {
 	if err != nil {
 		return cfg, fmt.Errorf("derive the heartbeat key: %w", err)
 	}
+	if cfg.AdvertKey, err = n.identity.SharedSecret(other.PublicKey, "tandem advert "+n.doc.Group); err != nil {
+		return cfg, fmt.Errorf("derive the key of the adverts: %w", err)
+	}
 	cfg.Heartbeat = &elector.Heartbeat{
 		Interface: mine.Interface, Key: key,
 		Local:  netip.AddrPortFrom(mine.Address, n.doc.HALink.Port),
 		Remote: netip.AddrPortFrom(theirs.Address, n.doc.HALink.Port),
 	}
 	return cfg, nil
+}
+
+// digest identifies the document in the heartbeats.
+func (n *node) digest() (digest [vrrp.DigestSize]byte) {
+	hash, _ := hex.DecodeString(n.doc.Hash()) // it is hexadecimal
+	copy(digest[:], hash)
+	return digest
+}
+
+func checksum(v config.VRRP) vrrp.Checksum {
+	if v.Checksum == config.ChecksumPseudoHeader {
+		return vrrp.ChecksumPseudoHeader
+	}
+	return vrrp.ChecksumPlain
 }
 
 // run keeps an elector running and connected until ctx ends.
@@ -171,7 +195,7 @@ func (l *electorLink) listen(ctx context.Context) error {
 	l.mu.Unlock()
 	defer l.disconnect(client)
 	for {
-		r, err := client.Receive()
+		r, err := l.receive(client)
 		if err != nil {
 			return err
 		}
@@ -193,6 +217,32 @@ func (l *electorLink) listen(ctx context.Context) error {
 		}
 		if l.node.sync != nil {
 			l.node.sync.setRole(ctx, roleChange{master: r.State == vrrp.Master, term: r.Term})
+		}
+	}
+}
+
+// receive waits for a report. An elector that is silent for twice as long as it may
+// hangs: its lease has run out long ago, and it is ended so that another can start.
+// Once would not do: this process may have been stopped and not the elector.
+func (l *electorLink) receive(client *elector.Client) (elector.Report, error) {
+	for silent := 0; ; silent++ {
+		r, err := client.Receive(electorSilence)
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return r, err
+		}
+		if silent == 0 {
+			continue
+		}
+		l.mu.Lock()
+		pid := l.report.PID
+		l.mu.Unlock()
+		if pid == 0 {
+			return r, err
+		}
+		// Its end of the connection is open, so the number is still its own.
+		l.node.log.Error("the elector hangs; ending it", "pid", pid, "silent", 2*electorSilence)
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			return r, fmt.Errorf("end the elector that hangs: %w", err)
 		}
 	}
 }
@@ -240,6 +290,13 @@ func (l *electorLink) setFitness(f elector.Fitness) {
 	}
 	l.fitness = f
 	l.sendLocked(elector.Command{Fitness: &f})
+}
+
+// alive tells the elector that the node is.
+func (l *electorLink) alive() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.sendLocked(elector.Command{Alive: true})
 }
 
 // reopen makes the elector look for interfaces again.

@@ -30,6 +30,9 @@ type Options struct {
 	Key string
 	// StateDir is a directory of the node's own, made if it is missing.
 	StateDir string
+	// Record is the file to which the inputs of the election are written; empty for
+	// none.
+	Record string
 	// Version is the build's version.
 	Version string
 	Log     *slog.Logger
@@ -72,6 +75,8 @@ type state struct {
 	conflicts  []string
 	kernelErr  string
 	reconciled bool
+	// roundAt is when the reconciler last finished a round.
+	roundAt time.Time
 	// judgedAt is when the links were first looked at, risen those that were up since
 	// or have had their time to come up.
 	judgedAt time.Time

@@ -102,7 +102,8 @@ func TestElectorConfiguration(t *testing.T) {
 	wan := []netip.Addr{address("198.51.100.10"), address("198.51.100.11")}
 	wan6 := []netip.Addr{address("fe80::5e:a"), address("2001:db8:0:10::10")}
 	want := elector.Configuration{
-		Interval: 100 * time.Millisecond, Priority: 200, Rank: 1,
+		Interval: 100 * time.Millisecond, Priority: 200, Rank: 1, AnnounceRefresh: time.Minute,
+		Digest: bravo.Digest,
 		Carriers: []elector.Carrier{
 			{Name: "wan", Interface: "eth1", VRID: 10, Source: address("198.51.100.2"), Peer: address("198.51.100.3"), Addresses: wan},
 			{Name: "wan/ipv6", Interface: "eth1", VRID: 10, Source: address("fe80::5e:a:1"), Peer: address("fe80::5e:a:2"), Addresses: wan6},
@@ -123,7 +124,10 @@ func TestElectorConfiguration(t *testing.T) {
 	less := func(a, b elector.Carrier) bool { return a.Name < b.Name }
 	ignore := cmp.Options{
 		cmpopts.SortSlices(less), cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}),
-		cmpopts.IgnoreFields(elector.Configuration{}, "Beat", "Lease"), cmpopts.IgnoreFields(elector.Heartbeat{}, "Key"),
+		cmpopts.IgnoreFields(elector.Configuration{}, "Beat", "Lease", "AdvertKey"), cmpopts.IgnoreFields(elector.Heartbeat{}, "Key"),
+		cmp.FilterPath(func(p cmp.Path) bool { return p.Last().String() == ".Version" }, cmp.Comparer(func(a, b uint8) bool {
+			return max(a, b) == vrrp.Version3 // which zero stands for
+		})),
 		// The names of virtual links and the HA link's stand-in are looked at below.
 		cmp.FilterPath(func(p cmp.Path) bool {
 			return p.Last().String() == ".VirtualLink" || p.Last().String() == ".Addresses" && len(p) > 3 && isHA(p)
@@ -145,6 +149,12 @@ func TestElectorConfiguration(t *testing.T) {
 	}
 	if len(alpha.Heartbeat.Key) < 32 || !bytes.Equal(alpha.Heartbeat.Key, bravo.Heartbeat.Key) {
 		t.Error("the members derive different keys")
+	}
+	if len(alpha.AdvertKey) < 32 || !bytes.Equal(alpha.AdvertKey, bravo.AdvertKey) || bytes.Equal(alpha.AdvertKey, alpha.Heartbeat.Key) {
+		t.Error("the keys of the adverts must be equal and not those of the heartbeats")
+	}
+	if alpha.Digest == [vrrp.DigestSize]byte{} {
+		t.Error("the document has no digest")
 	}
 	for i, c := range alpha.Carriers {
 		if !slices.Equal(c.Addresses, bravo.Carriers[i].Addresses) || c.VRID != bravo.Carriers[i].VRID {

@@ -28,6 +28,9 @@ const (
 	// reports the first loss at once, but the next ones up to a second late: it
 	// limits the rate of its link events.
 	linkInterval = 20 * time.Millisecond
+	// roundPatience is how long a round of the reconciler may take, with hundreds of
+	// links on a slow machine.
+	roundPatience = time.Minute
 	// riseTime is for how long after the start a link that has not been up yet is one
 	// that comes up: when it does, there is nothing that it has to recover from.
 	riseTime = 5 * time.Second
@@ -84,16 +87,29 @@ func (n *node) awaitReason(ctx context.Context, events <-chan struct{}) error {
 func (n *node) linkLoop(ctx context.Context) error {
 	ticker := time.NewTicker(linkInterval)
 	defer ticker.Stop()
+	var toldAt time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case now := <-ticker.C:
+			if now.Sub(toldAt) >= elector.AliveInterval && n.reconciles(now) {
+				toldAt = now
+				n.elector.alive()
+			}
 			if n.linksChanged() {
 				n.judge(now)
 			}
 		}
 	}
+}
+
+// reconciles tells that the reconciler has finished a round lately. Without it this
+// node is a node no more, and must not say that it is alive.
+func (n *node) reconciles(now time.Time) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.state.roundAt.IsZero() || now.Sub(n.state.roundAt) < roundPatience
 }
 
 func (n *node) linksChanged() bool {
@@ -140,6 +156,7 @@ func (n *node) note(report kernel.Report, err error) {
 	n.mu.Lock()
 	before := n.state
 	s := &n.state
+	s.roundAt = time.Now()
 	s.reconciled, s.kernelErr = err == nil, ""
 	if err != nil {
 		s.kernelErr = oneLine(err)

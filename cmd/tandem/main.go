@@ -55,7 +55,7 @@ connection tracking of both kernels equal, so NAT sessions survive.`,
 	}
 	cmd.AddCommand(
 		runCommand(), electCommand(), demoCommand(), trafficCommand(),
-		statusCommand(), failoverCommand(), checkCommand(), keygenCommand(),
+		statusCommand(), failoverCommand(), checkCommand(), keygenCommand(), replayCommand(),
 	)
 	return cmd
 }

@@ -50,6 +50,7 @@ kernel is removed and the sysctls are restored.`,
 	flags.StringVar(&opts.Name, "node", "", "which member of the document this node is (default: the host's name)")
 	flags.StringVar(&opts.Key, "key", "/etc/tandem/node.key", "this node's private key, made by `tandem keygen`")
 	flags.StringVar(&opts.StateDir, "state-dir", "", "where the node keeps its sockets and state (default: "+defaultStateRoot+"/NODE)")
+	flags.StringVar(&opts.Record, "record", "", "write every input of the election to this file, for tandem replay (at most 256 MiB)")
 	flags.BoolVar(&verbose, "verbose", false, "log details")
 	return cmd
 }

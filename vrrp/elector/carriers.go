@@ -2,8 +2,6 @@ package elector
 
 import (
 	"errors"
-	"fmt"
-	"net"
 	"reflect"
 	"slices"
 	"time"
@@ -12,57 +10,79 @@ import (
 	"tandem/vrrp/wire"
 )
 
-// carrier is one link's socket and counters.
+// carrier is one virtual router's way to a link: its port, and what came in for it.
 type carrier struct {
-	cfg      Carrier
-	port     *wire.Port
-	receiver *wire.Receiver
-	// index is the interface's index when the port was opened; a different one
-	// means that the interface was replaced. broken asks for such a check.
-	index  int
-	broken bool
-	// advert is the encoded message; only its priority ever changes.
-	buf      []byte
-	sent     uint64
-	received uint64
-	dropped  map[string]uint64
-	heardAt  time.Time
-	mismatch string
-	err      string
+	cfg  Carrier
+	port *wire.Port
+	// gone tells that an interface of the port was replaced or deleted.
+	gone bool
+	// channel signs the adverts; nil where they are not signed.
+	channel *vrrp.AdvertChannel
+	// buf is where adverts are encoded.
+	buf       []byte
+	sent      uint64
+	received  uint64
+	dropped   map[string]uint64
+	checksums [2]uint64
+	heardAt   time.Time
+	echoAt    time.Time
+	stranger  *Stranger
+	mismatch  string
+	err       string
+}
+
+// maxAdvert is room for the longest advert and its authenticator, in bytes.
+const maxAdvert = 4608
+
+func newCarrier(cfg Carrier) *carrier {
+	return &carrier{cfg: cfg, dropped: make(map[string]uint64), buf: make([]byte, 0, maxAdvert)}
 }
 
 func (c *carrier) close() {
 	if c.port != nil {
 		_ = c.port.Close() // nothing can be done about it
-		_ = c.receiver.Close()
-		c.port, c.receiver = nil, nil
+		c.port = nil
 	}
+	c.gone = false
 }
 
 func (c *carrier) drop(reason string) { c.dropped[reason]++ }
 
-// replaceCarriers keeps every carrier that did not change, with its socket.
-func (e *elector) replaceCarriers(cfg Configuration) {
+// fenced tells that the carrier's adverts open the fence: all but the HA link's.
+func (c *carrier) fenced() bool { return c.cfg.VirtualLink != "" }
+
+// replaceCarriers keeps every carrier that did not change, with its sockets.
+func (e *elector) replaceCarriers(now time.Time, cfg Configuration) {
+	old := make(map[string]*carrier, len(e.carriers))
+	for _, c := range e.carriers {
+		old[c.cfg.Name] = c
+	}
+	rekeyed := !slices.Equal(e.cfg.AdvertKey, cfg.AdvertKey)
 	next := make([]*carrier, len(cfg.Carriers))
 	for i, want := range cfg.Carriers {
-		at := slices.IndexFunc(e.carriers, func(c *carrier) bool { return c != nil && c.cfg.Name == want.Name })
-		if at < 0 {
-			next[i] = &carrier{cfg: want, dropped: make(map[string]uint64), buf: make([]byte, 0, 2048)}
-			continue
+		c, known := old[want.Name]
+		delete(old, want.Name)
+		if !known {
+			c = newCarrier(want)
+		} else if !reflect.DeepEqual(c.cfg, want) {
+			c.close()
+			c.cfg = want
 		}
-		next[i] = e.carriers[at]
-		e.carriers[at] = nil
-		if !reflect.DeepEqual(next[i].cfg, want) {
-			next[i].close()
-			next[i].cfg = want
+		switch {
+		case !want.Authenticate:
+			c.channel = nil
+		case c.channel == nil || rekeyed:
+			c.channel = vrrp.NewAdvertChannel(cfg.AdvertKey, e.nonce)
 		}
+		next[i] = c
 	}
-	for _, gone := range e.carriers {
-		if gone != nil {
-			gone.close()
-		}
+	for _, gone := range old {
+		gone.close()
 	}
+	before := e.carriers
 	e.carriers = next
+	e.replaceReceivers()
+	e.replaceAnnouncer(now, before, cfg.AnnounceRefresh)
 	if e.beats != nil && !reflect.DeepEqual(e.cfg.Heartbeat, cfg.Heartbeat) {
 		e.beats.close()
 		e.beats = nil
@@ -74,34 +94,19 @@ func (e *elector) replaceCarriers(cfg Configuration) {
 
 // open opens what is not open; what cannot be is tried again later.
 func (e *elector) open(now time.Time) {
-	opened := false
+	opened := e.openReceivers()
 	for _, c := range e.carriers {
-		if c.broken && c.port != nil && interfaceIndex(c.cfg) != c.index {
+		if c.gone {
 			c.close()
 		}
 		if c.port != nil {
-			// The port is still the right one; the next advert tells whether it works.
-			if c.broken {
-				c.broken, c.err = false, ""
-			}
 			continue
 		}
-		c.broken = false
-		cfg := wire.Config{
-			Carrier: c.cfg.Name, Interface: c.cfg.Interface, VirtualLink: c.cfg.VirtualLink,
-			VirtualMAC: vrrp.VirtualMAC4(c.cfg.VRID), Source: c.cfg.Source,
-		}
-		receiver, err := wire.OpenReceiver(wire.ReceiverConfig{Interface: c.cfg.Interface})
-		if err != nil {
+		if err := e.openPort(c); err != nil {
 			c.err = err.Error()
 			continue
 		}
-		port, err := wire.Open(e.sender, cfg)
-		if err != nil {
-			c.err = errors.Join(err, receiver.Close()).Error()
-			continue
-		}
-		c.port, c.receiver, c.err, c.index = port, receiver, "", interfaceIndex(c.cfg)
+		c.err = ""
 		opened = true
 	}
 	if e.beats != nil && e.beats.fd < 0 {
@@ -110,39 +115,57 @@ func (e *elector) open(now time.Time) {
 	// A carrier that comes up while this node is MASTER must hear of it at once.
 	if opened && e.group != nil && e.group.State() == vrrp.Master {
 		e.advertise(now, e.group.Priority())
-		e.announce()
+		e.announcer.Start(now)
 	}
 	e.reportAt = now
 }
 
-// interfaceIndex identifies the interfaces that a carrier hangs on; 0 if one is
-// missing.
-func interfaceIndex(c Carrier) int {
-	physical, err := net.InterfaceByName(c.Interface)
-	if err != nil {
-		return 0
+func (e *elector) openPort(c *carrier) error {
+	var err error
+	if e.sender == nil {
+		if e.sender, err = wire.OpenSender(); err != nil {
+			return err
+		}
 	}
-	if c.VirtualLink == "" {
-		return physical.Index
+	cfg := wire.Config{
+		Carrier: c.cfg.Name, Interface: c.cfg.Interface, VirtualLink: c.cfg.VirtualLink, Source: c.cfg.Source,
 	}
-	virtual, err := net.InterfaceByName(c.VirtualLink)
-	if err != nil {
-		return 0
+	if c.fenced() && !c.cfg.ownMAC() {
+		cfg.VirtualMAC = vrrp.VirtualMAC4(c.cfg.VRID)
+		if c.cfg.Source.Is6() {
+			cfg.VirtualMAC = vrrp.VirtualMAC6(c.cfg.VRID)
+		}
 	}
-	return physical.Index<<16 ^ virtual.Index
+	if c.cfg.Unicast {
+		cfg.Unicast = c.cfg.Peer
+	}
+	c.port, err = wire.Open(e.sender, cfg)
+	return err
+}
+
+// anyClosed tells that something waits for its interface.
+func (e *elector) anyClosed() bool {
+	return e.beats != nil && e.beats.fd < 0 ||
+		slices.ContainsFunc(e.carriers, func(c *carrier) bool { return c.port == nil || c.gone }) ||
+		slices.ContainsFunc(e.receivers, func(r *receiver) bool { return r.socket == nil || r.gone })
 }
 
 // encode builds the advert of a carrier.
 func (e *elector) encode(c *carrier, priority uint8) ([]byte, error) {
 	a := vrrp.Advertisement{
-		VRID: c.cfg.VRID, Priority: priority, Interval: e.cfg.Interval, Addresses: c.cfg.Addresses,
+		Version: c.cfg.version(), VRID: c.cfg.VRID, Priority: priority, Interval: e.cfg.Interval, Addresses: c.cfg.Addresses,
 	}
-	h := vrrp.Header{Source: c.cfg.Source, Destination: vrrp.MulticastIPv4(), TTL: 255}
-	return a.Append(c.buf[:0], h, vrrp.ChecksumPlain)
+	h := vrrp.Header{Source: c.cfg.Source, Destination: c.port.Destination(), TTL: vrrp.TTL}
+	b, err := a.Append(c.buf[:0], h, c.cfg.Checksum)
+	if err == nil && c.channel != nil {
+		b = c.channel.Seal(b, 0, h)
+	}
+	return b, err
 }
 
 // advertise sends an advert on every carrier.
 func (e *elector) advertise(now time.Time, priority uint8) {
+	renewed := false
 	for _, c := range e.carriers {
 		if c.port == nil {
 			continue
@@ -155,7 +178,12 @@ func (e *elector) advertise(now time.Time, priority uint8) {
 		if err == nil {
 			c.sent++
 			e.advertisedAt = now
+			renewed = renewed || c.fenced() && !c.cfg.Unicast
 		}
+	}
+	// Unicast adverts leave by the kernel's own path and not through the fence.
+	if !renewed && priority != vrrp.PriorityLeaving {
+		e.renew(now)
 	}
 }
 
@@ -166,7 +194,7 @@ func (e *elector) renew(now time.Time) {
 		return
 	}
 	for _, c := range e.carriers {
-		if c.port == nil || c.cfg.VirtualLink == "" {
+		if c.port == nil || !c.fenced() {
 			continue
 		}
 		b, err := e.encode(c, e.group.Priority())
@@ -183,7 +211,7 @@ func (e *elector) renew(now time.Time) {
 // ask asks on every carrier but the HA link whether the MASTER lives.
 func (e *elector) ask() {
 	for _, c := range e.carriers {
-		if c.port == nil || c.cfg.VirtualLink == "" {
+		if c.port == nil || !c.fenced() {
 			continue
 		}
 		b, err := e.encode(c, vrrp.PriorityQuestion)
@@ -200,7 +228,8 @@ func (c *carrier) note(err error) {
 		c.err = ""
 		return
 	}
-	c.err, c.broken = err.Error(), true
+	c.err = err.Error()
+	c.gone = c.gone || errors.Is(err, wire.ErrLinkGone)
 	if errors.Is(err, wire.ErrLinkDown) {
 		c.drop("link-down")
 	} else {
@@ -211,7 +240,7 @@ func (c *carrier) note(err error) {
 // revoke closes the lease. One carrier would do, but any of them may be down.
 func (e *elector) revoke() {
 	for _, c := range e.carriers {
-		if c.port == nil || c.cfg.VirtualLink == "" {
+		if c.port == nil || !c.fenced() {
 			continue
 		}
 		b, err := e.encode(c, vrrp.PriorityLeaving)
@@ -219,69 +248,5 @@ func (e *elector) revoke() {
 			err = c.port.Revoke(b)
 		}
 		c.note(err)
-	}
-}
-
-// announce sends gratuitous ARP for every virtual address.
-func (e *elector) announce() {
-	for _, c := range e.carriers {
-		if c.port == nil || c.cfg.VirtualLink == "" {
-			continue
-		}
-		for _, a := range c.cfg.Addresses {
-			if err := c.port.Announce(a); err != nil {
-				c.note(err)
-				break
-			}
-		}
-	}
-}
-
-// drain reads what waits on a carrier and gives it to the group.
-func (e *elector) drain(now time.Time, index int, c *carrier) {
-	if c.port == nil || e.group == nil {
-		return
-	}
-	var buf [wire.MaxPacket]byte
-	for range maxDrain {
-		p, ok, err := c.receiver.Receive(buf[:])
-		if err != nil {
-			c.note(err)
-			return
-		}
-		if !ok {
-			return
-		}
-		if p.Dropped != vrrp.DropNone {
-			c.drop(p.Dropped.String())
-			continue
-		}
-		a, _, why := vrrp.ParseAdvertisement(p.Payload, p.Header)
-		if why == vrrp.DropNone && a.VRID != c.cfg.VRID {
-			why = vrrp.DropVRID
-		}
-		if why != vrrp.DropNone {
-			c.drop(why.String())
-			continue
-		}
-		if p.Header.Source == c.cfg.Source {
-			c.drop("own-address")
-			continue
-		}
-		c.received++
-		c.heardAt = now
-		c.compare(e.cfg.Interval, a)
-		e.apply(now, e.group.Receive(now, index, p.Header.Source, a))
-	}
-}
-
-// compare notes a difference between an advert and the configuration. RFC 9568
-// §7.1: log it, never drop the advert for it.
-func (c *carrier) compare(interval time.Duration, a vrrp.Advertisement) {
-	c.mismatch = ""
-	if a.Interval != interval {
-		c.mismatch = fmt.Sprintf("the MASTER on %s advertises every %v, this node is configured for %v", c.cfg.Name, a.Interval, interval)
-	} else if !slices.Equal(a.Addresses, c.cfg.Addresses) {
-		c.mismatch = fmt.Sprintf("the MASTER on %s advertises %v, this node is configured for %v", c.cfg.Name, a.Addresses, c.cfg.Addresses)
 	}
 }

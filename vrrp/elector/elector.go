@@ -53,12 +53,18 @@ type elector struct {
 	nonce    uint64
 	cfg      Configuration
 	group    *vrrp.Group
-	sender   *wire.Sender
 	carriers []*carrier
-	beats    *heartbeats
-	node     *nodeConn
-	// commandBuf holds one command.
-	commandBuf []byte
+	// receivers hear for the carriers; sender is shared by their ports.
+	receivers []*receiver
+	sender    *wire.Sender
+	beats     *heartbeats
+	// announcer is for as many addresses of each carrier as announced says.
+	announcer *vrrp.Announcer
+	announced []int
+	recorder  *recorder
+	node      *nodeConn
+	// commandBuf holds one command, packetBuf one packet.
+	commandBuf, packetBuf []byte
 
 	// advertisedAt is when an advert last left by any carrier.
 	advertisedAt time.Time
@@ -72,7 +78,9 @@ type elector struct {
 	reportAt, retryAt time.Time
 	// orphanedAt is since when there is no node; zero while there is one.
 	orphanedAt time.Time
-	stopping   bool
+	// obeyedAt is when the node last said anything.
+	obeyedAt time.Time
+	stopping bool
 	// awakeSince is when the process last slept; breaths counts forced pauses.
 	awakeSince time.Time
 	breaths    uint64
@@ -87,16 +95,13 @@ func Run(ctx context.Context, opts Options) error {
 	}
 	e := &elector{
 		opts: opts, nonce: binary.BigEndian.Uint64(nonce[:]),
-		commandBuf: make([]byte, maxMessage), orphanedAt: time.Now(),
+		commandBuf: make([]byte, maxMessage), packetBuf: make([]byte, wire.MaxPacket), orphanedAt: time.Now(),
 	}
 	if err := unix.SetNonblock(opts.Listener, true); err != nil {
 		return fmt.Errorf("use the node's socket: %w", err)
 	}
 	wake, err := wakeOnDone(ctx)
 	if err != nil {
-		return err
-	}
-	if e.sender, err = wire.OpenSender(); err != nil {
 		return err
 	}
 	defer e.close()
@@ -131,9 +136,9 @@ func (e *elector) wait(wake int) error {
 	if e.node != nil {
 		fds = append(fds, unix.PollFd{Fd: int32(e.node.fd), Events: unix.POLLIN})
 	}
-	for _, c := range e.carriers {
-		if c.port != nil {
-			fds = append(fds, unix.PollFd{Fd: int32(c.receiver.FD()), Events: unix.POLLIN})
+	for _, r := range e.receivers {
+		if r.socket != nil {
+			fds = append(fds, unix.PollFd{Fd: int32(r.socket.FD()), Events: unix.POLLIN})
 		}
 	}
 	if e.beats != nil && e.beats.fd >= 0 {
@@ -173,7 +178,11 @@ func (e *elector) breathe(before time.Time) error {
 func (e *elector) untilDeadline() time.Duration {
 	now := time.Now()
 	wait := time.Second
-	for _, at := range [...]time.Time{e.deadline(), e.retryAt} {
+	var announceAt time.Time
+	if e.announcer != nil {
+		announceAt = e.announcer.Deadline()
+	}
+	for _, at := range [...]time.Time{e.deadline(), e.retryAt, announceAt} {
 		if !at.IsZero() {
 			wait = min(wait, at.Sub(now))
 		}
@@ -196,8 +205,8 @@ func (e *elector) deadline() time.Time {
 // recognised.
 func (e *elector) round() {
 	now := time.Now()
-	for i, c := range e.carriers {
-		e.drain(now, i, c)
+	for _, r := range e.receivers {
+		e.drain(now, r)
 	}
 	if e.beats != nil {
 		e.drainHeartbeats(now)
@@ -205,10 +214,13 @@ func (e *elector) round() {
 	e.commands(now)
 	now = time.Now()
 	if e.group != nil {
-		e.apply(now, e.group.Tick(now))
+		if at := e.group.Deadline(); !at.IsZero() && !now.Before(at) {
+			e.step(now, vrrp.Input{Tick: true})
+		}
+		e.announce(now)
 		e.checkNode(now)
 	}
-	if e.beats != nil && e.beats.fd < 0 || e.anyClosed() {
+	if e.anyClosed() {
 		if e.retryAt.IsZero() || !now.Before(e.retryAt) {
 			e.retryAt = now.Add(retryInterval)
 			e.open(now)
@@ -221,26 +233,18 @@ func (e *elector) round() {
 	}
 }
 
-func (e *elector) anyClosed() bool {
-	for _, c := range e.carriers {
-		if c.port == nil || c.broken {
-			return true
-		}
-	}
-	return false
-}
-
-// checkNode yields the role when the node has been away for too long.
+// checkNode yields the role when the node has been away for too long, or is there
+// and has said nothing: it hangs.
 func (e *elector) checkNode(now time.Time) {
-	if e.orphanedAt.IsZero() {
-		return
+	away := now.Sub(e.obeyedAt)
+	if !e.orphanedAt.IsZero() {
+		away = now.Sub(e.orphanedAt)
 	}
-	away := now.Sub(e.orphanedAt)
 	if away > nodeGrace && e.group.State() != vrrp.Initialize {
-		e.opts.Log.Warn("the node process is gone; giving up the role", "away", away)
+		e.opts.Log.Warn("the node process is gone or hangs; giving up the role", "silent", away)
 		e.stop(vrrp.ReasonNodeLost)
 	}
-	if away > orphanLife {
+	if away > orphanLife && !e.orphanedAt.IsZero() {
 		e.stopping = true
 	}
 }
@@ -258,7 +262,7 @@ func (e *elector) acceptNodes(now time.Time) {
 		case e.node != nil:
 			e.node.close()
 		}
-		e.node, e.orphanedAt, e.reportAt = conn, time.Time{}, now
+		e.node, e.orphanedAt, e.obeyedAt, e.reportAt = conn, time.Time{}, now, now
 	}
 }
 
@@ -287,30 +291,39 @@ func (e *elector) dropNode(now time.Time) {
 }
 
 func (e *elector) obey(now time.Time, cmd Command) {
+	e.obeyedAt = now
 	if cmd.Configure != nil {
 		e.configure(now, *cmd.Configure)
 	}
 	if cmd.Fitness != nil && e.group != nil {
-		e.apply(now, e.group.SetFitness(now, cmd.Fitness.Fitness))
-		e.apply(now, e.group.SetLinks(now, e.links(cmd.Fitness.Down)))
+		e.step(now, vrrp.Input{Fitness: &cmd.Fitness.Fitness})
+		e.step(now, vrrp.Input{Links: e.links(cmd.Fitness.Down)})
 		e.reportAt = now
 	}
+	if e.group != nil && e.group.State() == vrrp.Initialize && !cmd.Stop {
+		// A node that had been given up is back.
+		e.since = now
+		e.step(now, vrrp.Input{Start: true})
+	}
 	if cmd.Handover {
-		e.handoverError = "this elector has no configuration yet"
-		if e.group != nil {
-			out, err := e.group.Handover(now)
-			e.apply(now, out)
-			e.handoverError = ""
-			if err != nil {
-				e.handoverError = err.Error()
-			}
-		}
-		e.report(now)
-		e.handoverError = ""
+		e.handOver(now)
 	}
 	if cmd.Stop {
 		e.stopping = true
 	}
+}
+
+// handOver offers the role and reports what came of it at once.
+func (e *elector) handOver(now time.Time) {
+	e.handoverError = "this elector has no configuration yet"
+	if e.group != nil {
+		e.handoverError = ""
+		if err := e.try(now, vrrp.Input{Handover: true}); err != nil {
+			e.handoverError = err.Error()
+		}
+	}
+	e.report(now)
+	e.handoverError = ""
 }
 
 // links tells which carriers are up.
@@ -328,10 +341,11 @@ func (e *elector) configure(now time.Time, cfg Configuration) {
 	e.reportAt = now
 	err := cfg.validate()
 	var out vrrp.Output
+	group := cfg.group()
 	if err == nil && e.group == nil {
-		e.group, err = vrrp.NewGroup(cfg.group())
+		e.group, err = vrrp.NewGroup(group)
 	} else if err == nil {
-		out, err = e.group.Reconfigure(now, cfg.group())
+		out, err = e.group.Reconfigure(now, group)
 	}
 	if err != nil {
 		e.configError = err.Error()
@@ -339,14 +353,54 @@ func (e *elector) configure(now time.Time, cfg Configuration) {
 		return
 	}
 	e.configError = ""
-	e.replaceCarriers(cfg)
+	e.replaceCarriers(now, cfg)
 	e.cfg = cfg
+	e.replaceRecorder(now)
+	e.note(now, vrrp.Input{Configure: &group})
 	e.open(now)
 	// Only now, so that what it sends says what the new configuration says.
 	e.apply(now, out)
-	if e.group.State() == vrrp.Initialize {
-		e.since = now
-		e.apply(now, e.group.Start(now))
+}
+
+// replaceRecorder begins or ends a recording.
+func (e *elector) replaceRecorder(now time.Time) {
+	if e.recorder != nil && e.recorder.path == e.cfg.Record {
+		return
+	}
+	if e.recorder != nil {
+		e.recorder.close()
+		e.recorder = nil
+	}
+	if e.cfg.Record == "" || e.group.State() != vrrp.Initialize {
+		return // a recording that begins in the middle cannot be replayed
+	}
+	recorder, err := newRecorder(e.cfg.Record, now, e.opts.Log)
+	if err != nil {
+		e.opts.Log.Error("the election is not recorded", "error", err)
+		return
+	}
+	e.recorder = recorder
+}
+
+// step lets the group take an input and does what it asks for.
+func (e *elector) step(now time.Time, in vrrp.Input) {
+	if err := e.try(now, in); err != nil {
+		e.opts.Log.Error("the group refused an input", "error", err)
+	}
+}
+
+// try is step for what may be refused.
+func (e *elector) try(now time.Time, in vrrp.Input) error {
+	e.note(now, in)
+	out, err := e.group.Step(now, in)
+	e.apply(now, out)
+	return err
+}
+
+// note records an input.
+func (e *elector) note(now time.Time, in vrrp.Input) {
+	if e.recorder != nil {
+		e.recorder.record(now, in)
 	}
 }
 
@@ -368,9 +422,13 @@ func (e *elector) apply(now time.Time, out vrrp.Output) {
 		e.beats.send(e.group.Heartbeat(now))
 	}
 	if out.Announce {
-		e.announce()
+		e.announcer.Start(now)
+		e.announce(now)
 	}
 	if t := out.Transition; t != nil {
+		if t.From == vrrp.Master {
+			e.announcer.Stop()
+		}
 		e.since, e.reason, e.reportAt = now, t.Reason, now
 		e.opts.Log.Info("role changed", "from", t.From, "to", t.To, "reason", t.Reason, "term", t.Term)
 	}
@@ -382,7 +440,7 @@ func (e *elector) stop(why vrrp.Reason) {
 		return
 	}
 	now := time.Now()
-	e.apply(now, e.group.Stop(now, why))
+	e.step(now, vrrp.Input{Stop: &why})
 	e.report(now)
 }
 
@@ -390,7 +448,15 @@ func (e *elector) close() {
 	for _, c := range e.carriers {
 		c.close()
 	}
-	_ = e.sender.Close() // nothing can be done about it
+	for _, r := range e.receivers {
+		r.close()
+	}
+	if e.sender != nil {
+		_ = e.sender.Close() // nothing can be done about it
+	}
+	if e.recorder != nil {
+		e.recorder.close()
+	}
 	if e.beats != nil {
 		e.beats.close()
 	}

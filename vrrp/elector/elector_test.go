@@ -46,11 +46,8 @@ func dial(t *testing.T, path string) *Client {
 // await returns the first report that satisfies the condition.
 func await(t *testing.T, c *Client, what string, match func(Report) bool) Report {
 	t.Helper()
-	if err := c.conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
 	for {
-		r, err := c.Receive()
+		r, err := c.Receive(10 * time.Second)
 		if err != nil {
 			t.Fatalf("no report of %s: %v", what, err)
 		}
@@ -108,7 +105,7 @@ func TestConversation(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Errorf("Run: %v", err)
 	}
-	if _, err := c.Receive(); !errors.Is(err, io.EOF) {
+	if _, err := c.Receive(time.Second); !errors.Is(err, io.EOF) {
 		t.Errorf("after the end: %v, want EOF", err)
 	}
 }
@@ -148,7 +145,9 @@ func TestConfigurationIsChecked(t *testing.T) {
 	for name, change := range map[string]func(*Configuration){
 		"no interface":     func(c *Configuration) { c.Carriers[0].Interface = "" },
 		"no source":        func(c *Configuration) { c.Carriers[0].Source = netip.Addr{} },
-		"an IPv6 source":   func(c *Configuration) { c.Carriers[0].Source = netip.MustParseAddr("fe80::1") },
+		"a global source":  func(c *Configuration) { c.Carriers[0].Source = netip.MustParseAddr("2001:db8::1") },
+		"unicast to none":  func(c *Configuration) { c.Carriers[0].Unicast = true },
+		"no advert key":    func(c *Configuration) { c.Carriers[0].Authenticate = true },
 		"heartbeat key":    func(c *Configuration) { c.Heartbeat.Key = c.Heartbeat.Key[:31] },
 		"heartbeat remote": func(c *Configuration) { c.Heartbeat.Remote = netip.AddrPort{} },
 	} {

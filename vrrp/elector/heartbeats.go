@@ -99,6 +99,6 @@ func (e *elector) drainHeartbeats(now time.Time) {
 			continue
 		}
 		h.received++
-		e.apply(now, e.group.ReceiveHeartbeat(now, beat))
+		e.step(now, vrrp.Input{Heartbeat: &beat})
 	}
 }

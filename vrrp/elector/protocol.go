@@ -14,11 +14,20 @@ import (
 type Command struct {
 	Configure *Configuration `json:"configure,omitempty"`
 	Fitness   *Fitness       `json:"fitness,omitempty"`
+	// Alive tells nothing but that the node is alive; it does so at least every
+	// [AliveInterval].
+	Alive bool `json:"alive,omitempty"`
 	// Handover offers the role to the peer.
 	Handover bool `json:"handover,omitempty"`
 	// Stop ends the elector in order: priority 0, then exit.
 	Stop bool `json:"stop,omitempty"`
 }
+
+// AliveInterval is how often a node says that it is alive.
+const AliveInterval = time.Second
+
+// minKey is the length in bytes of the shortest key that is taken.
+const minKey = 32
 
 // Fitness is what the node knows about its own health.
 type Fitness struct {
@@ -36,7 +45,19 @@ type Configuration struct {
 	Priority uint8         `json:"priority"`
 	Rank     uint8         `json:"rank"`
 	Preempt  bool          `json:"preempt"`
-	Carriers []Carrier     `json:"carriers"`
+	// PreemptDelay is how long a BACKUP that is ready waits before it preempts.
+	PreemptDelay time.Duration `json:"preempt_delay,omitempty"`
+	// AnnounceRefresh is how often a MASTER announces all addresses again; zero is never.
+	AnnounceRefresh time.Duration `json:"announce_refresh,omitempty"`
+	// Digest identifies the document; the heartbeats carry it.
+	Digest   [vrrp.DigestSize]byte `json:"digest"`
+	Carriers []Carrier             `json:"carriers"`
+	// AdvertKey authenticates the adverts of carriers that want it. It travels only
+	// over the local socket.
+	AdvertKey []byte `json:"advert_key,omitempty"`
+	// Record is the file to which the inputs of the election are written; empty for
+	// none.
+	Record string `json:"record,omitempty"`
 	// Heartbeat is nil for a single router.
 	Heartbeat *Heartbeat `json:"heartbeat,omitempty"`
 }
@@ -45,14 +66,34 @@ type Configuration struct {
 type Carrier struct {
 	Name      string `json:"name"`
 	Interface string `json:"interface"`
-	// VirtualLink is the macvlan that adverts leave by; empty on the HA link.
-	VirtualLink string     `json:"virtual_link,omitempty"`
-	VRID        uint8      `json:"vrid"`
-	Source      netip.Addr `json:"source"`
+	// VirtualLink is the macvlan that adverts leave by, Interface itself where the
+	// virtual addresses have the node's own MAC address; empty on the HA link.
+	VirtualLink string `json:"virtual_link,omitempty"`
+	VRID        uint8  `json:"vrid"`
+	// Source is the node's own address there; its family is that of the carrier.
+	Source netip.Addr `json:"source"`
 	// Peer is the other member's address on the link; zero for a single router.
 	Peer      netip.Addr   `json:"peer"`
 	Addresses []netip.Addr `json:"addresses"`
+	// Version is the protocol's; zero is version 3.
+	Version uint8 `json:"version,omitempty"`
+	// Checksum is how adverts are summed up that are sent; both ways are accepted.
+	Checksum vrrp.Checksum `json:"checksum,omitempty"`
+	// Unicast sends adverts to Peer instead of the group, and hears nobody else.
+	Unicast bool `json:"unicast,omitempty"`
+	// Authenticate signs adverts and ignores those without a signature.
+	Authenticate bool `json:"authenticate,omitempty"`
 }
+
+func (c Carrier) version() uint8 {
+	if c.Version == 0 {
+		return vrrp.Version3
+	}
+	return c.Version
+}
+
+// ownMAC tells that no macvlan carries the virtual addresses.
+func (c Carrier) ownMAC() bool { return c.VirtualLink == c.Interface }
 
 // Heartbeat tells how to reach the peer's elector.
 type Heartbeat struct {
@@ -82,6 +123,8 @@ type Report struct {
 	LeaseUntil time.Time       `json:"lease_until"`
 	Peer       PeerReport      `json:"peer"`
 	Carriers   []CarrierReport `json:"carriers"`
+	// Hears tells by which carriers this node hears the peer's adverts.
+	Hears      []bool          `json:"hears,omitempty"`
 	Heartbeats HeartbeatReport `json:"heartbeats"`
 	Scheduling Scheduling      `json:"scheduling"`
 	// Breaths counts the pauses that the elector was forced to make; see maxAwake.
@@ -97,6 +140,12 @@ type PeerReport struct {
 	Priority uint8      `json:"priority"`
 	Ready    bool       `json:"ready"`
 	HeardAt  time.Time  `json:"heard_at"`
+	// HeartbeatAt is when an authenticated heartbeat last came.
+	HeartbeatAt time.Time `json:"heartbeat_at"`
+	// Configuration is the digest that the peer's heartbeats carry.
+	Configuration [vrrp.DigestSize]byte `json:"configuration"`
+	// Hears tells by which carriers the peer hears this node; nil if unknown.
+	Hears []bool `json:"hears,omitempty"`
 }
 
 // CarrierReport counts what happened on one carrier.
@@ -107,10 +156,23 @@ type CarrierReport struct {
 	Received uint64            `json:"received"`
 	Dropped  map[string]uint64 `json:"dropped,omitempty"`
 	HeardAt  time.Time         `json:"heard_at"`
+	// Checksums counts the received adverts by the way in which they were summed up.
+	Checksums map[string]uint64 `json:"checksums,omitempty"`
+	// Stranger is the router outside the group that was last heard; nil if none was.
+	Stranger *Stranger `json:"stranger,omitempty"`
+	// EchoAt is when an advert with this node's own address last came in.
+	EchoAt time.Time `json:"echo_at"`
 	// Mismatch describes the newest advert that did not match the configuration;
 	// such an advert counts all the same.
 	Mismatch string `json:"mismatch,omitempty"`
 	Error    string `json:"error,omitempty"`
+}
+
+// Stranger is a router that is no member of the group and has the VRID of a carrier.
+type Stranger struct {
+	Address  netip.Addr `json:"address"`
+	Priority uint8      `json:"priority"`
+	HeardAt  time.Time  `json:"heard_at"`
 }
 
 // HeartbeatReport counts heartbeats.
@@ -132,7 +194,7 @@ func (c Configuration) group() vrrp.GroupConfig {
 	}
 	return vrrp.GroupConfig{
 		Interval: c.Interval, Beat: c.Beat, Lease: c.Lease, Priority: c.Priority, Rank: c.Rank,
-		Preempt: c.Preempt, HasPeer: c.Heartbeat != nil, Carriers: carriers,
+		Preempt: c.Preempt, PreemptDelay: c.PreemptDelay, HasPeer: c.Heartbeat != nil, Digest: c.Digest, Carriers: carriers,
 	}
 }
 
@@ -140,12 +202,19 @@ func (c Configuration) group() vrrp.GroupConfig {
 func (c Configuration) validate() error {
 	var errs []error
 	for _, carrier := range c.Carriers {
-		if carrier.Interface == "" || !carrier.Source.Is4() {
-			errs = append(errs, fmt.Errorf("carrier %q needs an interface and an IPv4 source", carrier.Name))
+		switch {
+		case carrier.Interface == "" || !carrier.Source.IsValid():
+			errs = append(errs, fmt.Errorf("carrier %q needs an interface and a source", carrier.Name))
+		case carrier.Source.Is6() && !carrier.Source.IsLinkLocalUnicast():
+			errs = append(errs, fmt.Errorf("carrier %q: the source %v is not link-local (RFC 9568 §5.1.2.1)", carrier.Name, carrier.Source))
+		case carrier.Unicast && !carrier.Peer.IsValid():
+			errs = append(errs, fmt.Errorf("carrier %q needs a peer to send its adverts to", carrier.Name))
+		case carrier.Authenticate && len(c.AdvertKey) < minKey:
+			errs = append(errs, fmt.Errorf("carrier %q needs a key of %d bytes to sign its adverts", carrier.Name, minKey))
 		}
 	}
-	if h := c.Heartbeat; h != nil && (!h.Local.IsValid() || !h.Remote.IsValid() || len(h.Key) < 32) {
-		errs = append(errs, errors.New("heartbeats need two addresses and a key of 32 bytes"))
+	if h := c.Heartbeat; h != nil && (!h.Local.IsValid() || !h.Remote.IsValid() || len(h.Key) < minKey) {
+		errs = append(errs, fmt.Errorf("heartbeats need two addresses and a key of %d bytes", minKey))
 	}
 	return errors.Join(errs...)
 }

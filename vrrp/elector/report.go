@@ -35,11 +35,14 @@ func (e *elector) snapshot(now time.Time) Report {
 	r.HandingOver, r.LeaseUntil = e.group.HandingOver(), e.group.LeaseUntil()
 	r.Peer = PeerReport{
 		Alive: e.group.PeerAlive(now), State: peer.State, Priority: peer.Priority, Ready: peer.Ready, HeardAt: peer.HeardAt,
+		HeartbeatAt: peer.HeartbeatAt, Configuration: peer.Configuration, Hears: peer.Hears,
 	}
+	r.Hears = e.group.Hears(now)
 	for _, c := range e.carriers {
 		r.Carriers = append(r.Carriers, CarrierReport{
 			Name: c.cfg.Name, Open: c.port != nil, Sent: c.sent, Received: c.received,
-			Dropped: maps.Clone(c.dropped), HeardAt: c.heardAt, Mismatch: c.staleMismatch(e.group), Error: c.err,
+			Dropped: maps.Clone(c.dropped), HeardAt: c.heardAt,
+			Checksums: c.sums(), Stranger: c.stranger, EchoAt: c.echoAt, Mismatch: c.staleMismatch(e.group), Error: c.err,
 		})
 	}
 	if e.beats != nil {
@@ -56,4 +59,15 @@ func (c *carrier) staleMismatch(g *vrrp.Group) string {
 		return ""
 	}
 	return c.mismatch
+}
+
+// sums names the counters of checksums that are not zero.
+func (c *carrier) sums() map[string]uint64 {
+	sums := make(map[string]uint64)
+	for kind, count := range c.checksums {
+		if count > 0 {
+			sums[vrrp.Checksum(kind).String()] = count
+		}
+	}
+	return sums
 }

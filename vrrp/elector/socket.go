@@ -81,8 +81,12 @@ func (c *Client) Send(cmd Command) error {
 	return nil
 }
 
-// Receive waits for the next report; io.EOF means that the elector is gone.
-func (c *Client) Receive() (Report, error) {
+// Receive waits for the next report; io.EOF means that the elector is gone, an
+// [os.ErrDeadlineExceeded] that it has said nothing for that long.
+func (c *Client) Receive(patience time.Duration) (Report, error) {
+	if err := c.conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		return Report{}, fmt.Errorf("read from the elector: %w", err)
+	}
 	n, err := c.conn.Read(c.buf)
 	if err != nil {
 		return Report{}, fmt.Errorf("read from the elector: %w", err)
