@@ -113,7 +113,7 @@ func TestElectorConfiguration(t *testing.T) {
 			{Name: "office/ipv6", Interface: "eth2.20", VRID: 20, Source: address("fe80::5e:14:1"), Peer: address("fe80::5e:14:2"), Addresses: []netip.Addr{address("fe80::5e:14"), address("2001:db8:0:20::1")}},
 			{Name: "office/21", Interface: "eth2.20", VRID: 21, Source: address("10.20.0.2"), Peer: address("10.20.0.3"), Addresses: []netip.Addr{address("10.20.0.9")}},
 			{Name: "guests", Interface: "eth2.30", VRID: 30, Source: address("10.30.0.2"), Peer: address("10.30.0.3"), Addresses: []netip.Addr{address("10.30.0.1")}},
-			{Name: "cloud", Interface: "eth3", VRID: 40, Source: address("10.40.0.2"), Peer: address("10.40.0.3"), Addresses: []netip.Addr{address("10.40.0.1")}},
+			{Name: "cloud", Interface: "eth3", VRID: 40, Source: address("10.40.0.2"), Peer: address("10.40.0.3"), Addresses: []netip.Addr{address("10.40.0.1")}, Unicast: true, Authenticate: true},
 			{Name: "ha", Interface: "eth0", VRID: 1, Source: address("169.254.77.1"), Peer: address("169.254.77.2")},
 		},
 		Heartbeat: &elector.Heartbeat{
