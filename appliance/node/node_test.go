@@ -254,9 +254,13 @@ func problemCases() []problemCase {
 		}, []string{"sessions are not replicated: call the peer: connection refused"}},
 		{"not replicated, nobody knows why", func(_ *node, s *status.Status, _ *elector.Report, _ *bool) { s.Sync.Connected = false }, []string{"the channel to the peer is not connected"}},
 		{"other document", func(_ *node, s *status.Status, _ *elector.Report, _ *bool) { s.Config.PeerHash = "fedcba9876543210" }, []string{"fedcba987654", "0123456789ab", "apply the same one"}},
-		{"two MASTERs", func(_ *node, _ *status.Status, r *elector.Report, _ *bool) {
-			r.State, r.Peer.State = vrrp.Master, vrrp.Master
-		}, []string{"both nodes are MASTER", "check multicast"}},
+		{"a condition", func(_ *node, s *status.Status, _ *elector.Report, _ *bool) {
+			s.Conditions = []status.Condition{{Name: status.BothMaster, Text: "both are MASTER"}}
+		}, []string{"both are MASTER"}},
+		{"a dead peer is told of once", func(_ *node, s *status.Status, _ *elector.Report, _ *bool) {
+			s.Peer.Alive, s.Sync.Connected = false, false
+			s.Conditions = []status.Condition{{Name: status.PeerSilent, Text: "nothing of bravo"}}
+		}, []string{"nothing of bravo"}},
 		{"forged lately", func(n *node, _ *status.Status, r *elector.Report, _ *bool) {
 			n.elector.forgedAt, n.elector.report.Heartbeats.Dropped = time.Now(), map[string]uint64{"heartbeat-forged": 3}
 		}, []string{"not signed by the key of bravo (3 so far)", "tandem keygen --show"}},

@@ -40,6 +40,7 @@ func (n *node) status(now time.Time) status.Status {
 	if n.sync != nil {
 		s.Sync, s.Config.PeerHash = n.sync.status(now)
 	}
+	s.Conditions = n.diagnose(now, r)
 	s.Problems = n.problems(s, r, alive)
 	return s
 }
@@ -70,6 +71,10 @@ func (n *node) carrierStatus(now time.Time, r elector.Report) []status.Carrier {
 		if i >= 0 {
 			cr := r.Carriers[i]
 			s.Sent, s.Received, s.Dropped, s.PeerHeard = cr.Sent, cr.Received, maps.Clone(cr.Dropped), age(now, cr.HeardAt)
+			s.Checksums = maps.Clone(cr.Checksums)
+			if len(r.Peer.Hears) == len(r.Carriers) {
+				s.HeardByPeer = &r.Peer.Hears[i]
+			}
 		}
 		if c.Segment == router.HACarrier {
 			s.Dropped = withDropped(s.Dropped, r.Heartbeats.Dropped)
@@ -160,7 +165,10 @@ func (n *node) problems(s status.Status, r elector.Report, alive bool) []string 
 			problems = append(problems, fmt.Sprintf("adverts on %s: %s", c.Name, c.Error))
 		}
 	}
-	return append(problems, n.peerProblems(s, r)...)
+	for _, c := range s.Conditions {
+		problems = append(problems, c.Text)
+	}
+	return append(problems, n.peerProblems(s)...)
 }
 
 func (n *node) ownProblems(s status.Status) []string {
@@ -188,12 +196,12 @@ func (n *node) ownProblems(s status.Status) []string {
 	return problems
 }
 
-func (n *node) peerProblems(s status.Status, r elector.Report) []string {
+func (n *node) peerProblems(s status.Status) []string {
 	if s.Peer == nil {
 		return nil
 	}
 	var problems []string
-	if !s.Peer.Alive {
+	if !s.Peer.Alive && !status.HasCondition(s.Conditions, status.PeerSilent) {
 		problems = append(problems, fmt.Sprintf("the peer %s is not heard: if it dies unnoticed there is no second node", s.Peer.Name))
 	}
 	switch {
@@ -203,11 +211,8 @@ func (n *node) peerProblems(s status.Status, r elector.Report) []string {
 	case n.sync != nil && n.sync.keyTrouble() != "":
 		problems = append(problems, "sessions are not replicated: "+n.sync.keyTrouble())
 	}
-	if s.Config.PeerHash != "" && s.Config.PeerHash != s.Config.Hash {
+	if s.Config.PeerHash != "" && s.Config.PeerHash != s.Config.Hash && !status.HasCondition(s.Conditions, status.DifferentDocument) {
 		problems = append(problems, fmt.Sprintf("the peer runs a different document (%s, here %s): apply the same one on both nodes", status.Short(s.Config.PeerHash), status.Short(s.Config.Hash)))
-	}
-	if r.State == vrrp.Master && r.Peer.Alive && r.Peer.State == vrrp.Master {
-		problems = append(problems, "both nodes are MASTER: they do not hear each other's adverts; check multicast on the networks")
 	}
 	if count := n.elector.forgedLately(); count > 0 {
 		problems = append(problems, fmt.Sprintf("heartbeats on the HA link are not signed by the key of %s (%d so far): compare public_key in the document with `tandem keygen --show` there", s.Peer.Name, count))

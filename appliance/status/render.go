@@ -139,22 +139,33 @@ func (r *renderer) elector(e Elector) string {
 }
 
 func (r *renderer) carriers(s Status) {
-	rows := [][]string{{"CARRIER", "KIND", "INTERFACE", "VRID", "LINK", "ADDRESSES", "SENT", "RECEIVED", "DROPPED", "PEER HEARD"}}
+	rows := [][]string{{"CARRIER", "KIND", "INTERFACE", "VRID", "LINK", "ADDRESSES", "SENT", "RECEIVED", "DROPPED", "PEER"}}
 	for _, c := range s.Carriers {
 		var dropped uint64
 		for _, n := range c.Dropped {
 			dropped += n
 		}
-		heard := "never"
-		if c.PeerHeard >= 0 {
-			heard = span(c.PeerHeard) + " ago"
-		}
 		rows = append(rows, []string{
 			c.Name, c.Kind, c.Interface, fmt.Sprint(c.VRID), r.link(c.Up), orDash(strings.Join(c.Addresses, " ")),
-			fmt.Sprint(c.Sent), fmt.Sprint(c.Received), fmt.Sprint(dropped), heard,
+			fmt.Sprint(c.Sent), fmt.Sprint(c.Received), fmt.Sprint(dropped), r.heard(s, c),
 		})
 	}
 	r.table(rows)
+}
+
+// heard says whether adverts pass between the members: a MASTER knows it from its peer.
+func (r *renderer) heard(s Status, c Carrier) string {
+	switch {
+	case s.Role == "MASTER" && c.HeardByPeer != nil && *c.HeardByPeer:
+		return r.paint(green, "hears us")
+	case s.Role == "MASTER" && c.HeardByPeer != nil:
+		return r.paint(red, "does not hear us")
+	case s.Role == "MASTER" || s.Peer == nil:
+		return "-"
+	case c.PeerHeard < 0:
+		return r.paint(red, "never heard")
+	}
+	return "heard " + span(c.PeerHeard) + " ago"
 }
 
 func (r *renderer) uplinks(s Status) {

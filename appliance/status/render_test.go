@@ -9,6 +9,7 @@ import (
 // sample is a healthy MASTER.
 func sample() Status {
 	now := time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
+	yes, no := true, false
 	return Status{
 		Time: now, Group: "edge", Node: "alpha", Role: "MASTER", Since: now.Add(-192 * time.Second),
 		Reason: "planned handover", Priority: 200, Term: 4,
@@ -16,8 +17,8 @@ func sample() Status {
 		Lease: Lease{Open: true, Remaining: 212 * time.Millisecond, Duration: 250 * time.Millisecond},
 		Sync:  Sync{Connected: true, Complete: true, Sessions: 612, LagP50: 300 * time.Microsecond, LagP99: 2 * time.Millisecond, LagMax: 8 * time.Millisecond},
 		Carriers: []Carrier{
-			{Name: "lan", Kind: "network", Interface: "lan0", VRID: 10, Up: true, Addresses: []string{"10.0.0.1"}, Sent: 12, PeerHeard: -1},
-			{Name: "ha", Kind: "ha", Interface: "ha0", VRID: 30, Up: true, Received: 3, Dropped: map[string]uint64{"checksum": 2}, PeerHeard: time.Second},
+			{Name: "lan", Kind: "network", Interface: "lan0", VRID: 10, Up: true, Addresses: []string{"10.0.0.1"}, Sent: 12, PeerHeard: -1, HeardByPeer: &yes},
+			{Name: "ha", Kind: "ha", Interface: "ha0", VRID: 30, Up: true, Received: 3, Dropped: map[string]uint64{"checksum": 2}, PeerHeard: time.Second, HeardByPeer: &no},
 		},
 		Uplinks: []Uplink{{Name: "wan", Interface: "wan0", Gateway: "203.0.113.1", Up: true, Addresses: []string{"203.0.113.10"}, Networks: []string{"lan"}}},
 		Config:  Config{Hash: "0123456789abcdef", PeerHash: "0123456789abcdef"},
@@ -34,9 +35,9 @@ const sampleText = `● alpha is MASTER for 3 min 12 s
   Document   0123456789ab  the same on both nodes
   Elector    pid 42  real-time  memory locked
 
-  CARRIER  KIND     INTERFACE  VRID  LINK  ADDRESSES  SENT  RECEIVED  DROPPED  PEER HEARD
-  lan      network  lan0       10    up    10.0.0.1   12    0         0        never
-  ha       ha       ha0        30    up    -          0     3         2        1.0 s ago
+  CARRIER  KIND     INTERFACE  VRID  LINK  ADDRESSES  SENT  RECEIVED  DROPPED  PEER
+  lan      network  lan0       10    up    10.0.0.1   12    0         0        hears us
+  ha       ha       ha0        30    up    -          0     3         2        does not hear us
 
   UPLINK  INTERFACE  LINK  GATEWAY      ADDRESSES     NETWORKS
   wan     wan0       up    203.0.113.1  203.0.113.10  lan

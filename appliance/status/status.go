@@ -35,6 +35,9 @@ type Status struct {
 	// enough to count: until then this node does not take the role from a healthy
 	// one.
 	Recovering []string `json:"recovering,omitempty"`
+	// Conditions name what is the case between the members; they stand among the
+	// problems, too.
+	Conditions []Condition `json:"conditions,omitempty"`
 	// Problems are sentences about what is wrong and what to do; empty is good.
 	Problems []string `json:"problems"`
 }
@@ -72,6 +75,11 @@ type Carrier struct {
 	Sent     uint64            `json:"sent"`
 	Received uint64            `json:"received"`
 	Dropped  map[string]uint64 `json:"dropped,omitempty"`
+	// HeardByPeer tells whether the peer, as BACKUP, hears this node here; nil if it has
+	// not said so.
+	HeardByPeer *bool `json:"heard_by_peer,omitempty"`
+	// Checksums counts the received adverts by the way in which they were summed up.
+	Checksums map[string]uint64 `json:"checksums,omitempty"`
 	// PeerHeard is the age of the peer's newest advert here; negative if never.
 	PeerHeard time.Duration `json:"peer_heard_ns"`
 }

@@ -18,7 +18,10 @@ type heartbeats struct {
 	sent     uint64
 	received uint64
 	dropped  map[string]uint64
-	err      string
+	// introducedAt is when a heartbeat last came from a peer that does not hear this
+	// process, or did not yet.
+	introducedAt time.Time
+	err          string
 }
 
 func newHeartbeats(cfg Heartbeat, nonce uint64) *heartbeats {
@@ -96,6 +99,9 @@ func (e *elector) drainHeartbeats(now time.Time) {
 		beat, verdict := h.channel.Open(now, buf[:n], e.group.DownInterval())
 		if verdict != vrrp.HeartbeatTrusted {
 			h.dropped[verdict.String()]++
+			if verdict == vrrp.HeartbeatIntroduction {
+				h.introducedAt = now
+			}
 			continue
 		}
 		h.received++

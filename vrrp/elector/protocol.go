@@ -113,6 +113,8 @@ type Report struct {
 	Reason   string     `json:"reason"`
 	Priority uint8      `json:"priority"`
 	Term     uint64     `json:"term"`
+	// DownInterval is Active_Down_Interval (RFC 9568 §6.1) as it is now.
+	DownInterval time.Duration `json:"down_interval"`
 	// Transitions counts since the elector started.
 	Transitions uint64 `json:"transitions"`
 	HandingOver bool   `json:"handing_over"`
@@ -177,10 +179,13 @@ type Stranger struct {
 
 // HeartbeatReport counts heartbeats.
 type HeartbeatReport struct {
-	Sent     uint64            `json:"sent"`
-	Received uint64            `json:"received"`
-	Dropped  map[string]uint64 `json:"dropped,omitempty"`
-	Error    string            `json:"error,omitempty"`
+	// IntroducedAt is when a heartbeat last came from a peer that does not hear this
+	// node, or did not yet.
+	IntroducedAt time.Time         `json:"introduced_at"`
+	Sent         uint64            `json:"sent"`
+	Received     uint64            `json:"received"`
+	Dropped      map[string]uint64 `json:"dropped,omitempty"`
+	Error        string            `json:"error,omitempty"`
 }
 
 // group translates the configuration for the state machine.

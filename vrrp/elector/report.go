@@ -32,6 +32,7 @@ func (e *elector) snapshot(now time.Time) Report {
 	peer := e.group.Peer()
 	r.State, r.Reason = e.group.State(), e.reason.String()
 	r.Priority, r.Term, r.Transitions = e.group.Priority(), e.group.Term(), e.group.Transitions()
+	r.DownInterval = e.group.DownInterval()
 	r.HandingOver, r.LeaseUntil = e.group.HandingOver(), e.group.LeaseUntil()
 	r.Peer = PeerReport{
 		Alive: e.group.PeerAlive(now), State: peer.State, Priority: peer.Priority, Ready: peer.Ready, HeardAt: peer.HeardAt,
@@ -47,7 +48,7 @@ func (e *elector) snapshot(now time.Time) Report {
 	}
 	if e.beats != nil {
 		r.Heartbeats = HeartbeatReport{
-			Sent: e.beats.sent, Received: e.beats.received, Dropped: maps.Clone(e.beats.dropped), Error: e.beats.err,
+			IntroducedAt: e.beats.introducedAt, Sent: e.beats.sent, Received: e.beats.received, Dropped: maps.Clone(e.beats.dropped), Error: e.beats.err,
 		}
 	}
 	return r

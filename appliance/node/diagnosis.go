@@ -1,0 +1,52 @@
+package node
+
+import (
+	"time"
+
+	"tandem/appliance/status"
+	"tandem/router"
+	"tandem/vrrp"
+	"tandem/vrrp/elector"
+)
+
+// settling is how long after a change of role nothing is said about who hears whom.
+const settling = time.Second
+
+// diagnose names what is the case between the members.
+func (n *node) diagnose(now time.Time, r elector.Report) []status.Condition {
+	if r.State == vrrp.Initialize || now.Sub(r.Since) < max(settling, 2*r.DownInterval) {
+		return nil
+	}
+	v := status.View{
+		Now: now, Master: r.State == vrrp.Master, PeerMaster: r.Peer.Alive && r.Peer.State == vrrp.Master,
+		Priority: r.Priority, PeerAlive: r.Peer.Alive,
+		HeartbeatAge: age(now, r.Peer.HeartbeatAt), IntroductionAge: age(now, r.Heartbeats.IntroducedAt),
+		Beat: n.beat(), Down: r.DownInterval,
+		SameDocument: r.Peer.HeartbeatAt.IsZero() || r.Peer.Configuration == n.digest(),
+	}
+	if v.Beat > 0 {
+		v.DownByBeats = vrrp.BeatLease(v.Beat) + v.Beat
+	}
+	if other, ok := n.doc.Peer(n.opts.Name); ok {
+		v.Peer = other.Name
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for i, c := range r.Carriers {
+		l := status.Link{Name: c.Name, HA: c.Name == router.HACarrier, StrangerAge: -1, EchoAge: age(now, c.EchoAt)}
+		for _, mine := range n.carriers {
+			if mine.Name == c.Name {
+				l.Up = n.state.links[mine.Segment]
+			}
+		}
+		l.Hears = i < len(r.Hears) && r.Hears[i]
+		if l.HeardKnown = len(r.Peer.Hears) == len(r.Carriers); l.HeardKnown {
+			l.Heard = r.Peer.Hears[i]
+		}
+		if s := c.Stranger; s != nil {
+			l.Stranger, l.StrangerPriority, l.StrangerAge = s.Address.String(), s.Priority, age(now, s.HeardAt)
+		}
+		v.Links = append(v.Links, l)
+	}
+	return status.Diagnose(v)
+}
