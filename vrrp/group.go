@@ -48,6 +48,7 @@ const (
 	ReasonIsolated
 	ReasonShutdown
 	ReasonNodeLost
+	ReasonUnheard
 )
 
 // String returns the reason as a phrase.
@@ -76,7 +77,9 @@ func (r Reason) String() string {
 	case ReasonShutdown:
 		return "stopped in order"
 	case ReasonNodeLost:
-		return "the node process is gone"
+		return "the node process is gone or hangs"
+	case ReasonUnheard:
+		return "the peer is MASTER and hears nothing of this node, which hears it well"
 	}
 	return fmt.Sprintf("Reason(%d)", uint8(r))
 }
@@ -293,6 +296,8 @@ type Group struct {
 	// met tells that the peer was heard since the start. unproven is a MASTER that has
 	// not met it and so cannot know that there is no other; it is proven at provenAt.
 	met, unproven bool
+	// unheardSince is since when the peer, MASTER too, says that it hears no advert.
+	unheardSince time.Time
 	provenAt      time.Time
 	// stranger is who taught this node an interval last and may not be believed yet.
 	stranger stranger

@@ -371,7 +371,7 @@ func (g *Group) becomeBackup(now time.Time, why Reason, out *Output) {
 		*out = Output{Revoke: true}
 	}
 	g.advertAt, g.handoverUntil, g.assumeUntil, g.impairedSince = time.Time{}, time.Time{}, time.Time{}, time.Time{}
-	g.suspectUntil, g.preemptSince = time.Time{}, time.Time{}
+	g.suspectUntil, g.preemptSince, g.unheardSince = time.Time{}, time.Time{}, time.Time{}
 	g.unproven, g.provenAt = false, time.Time{}
 	g.downReason = ReasonPeerSilent
 	g.planned = false

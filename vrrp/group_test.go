@@ -354,14 +354,14 @@ func TestNames(t *testing.T) {
 		}
 	}
 	seen := map[string]Reason{}
-	for r := ReasonStartup; r <= ReasonNodeLost; r++ {
+	for r := ReasonStartup; r <= ReasonUnheard; r++ {
 		text := r.String()
 		if other, ok := seen[text]; ok || text == "" || strings.HasPrefix(text, "Reason(") {
 			t.Errorf("Reason %d is called %q (like %d)", r, text, other)
 		}
 		seen[text] = r
 	}
-	if got := (ReasonNodeLost + 1).String(); got != "Reason(12)" {
+	if got := (ReasonUnheard + 1).String(); got != "Reason(13)" {
 		t.Errorf("an unknown reason is called %q", got)
 	}
 }

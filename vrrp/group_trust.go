@@ -2,6 +2,7 @@ package vrrp
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -30,6 +31,21 @@ func (g *Group) proveByPeer(now time.Time, h Heartbeat, out *Output) {
 	if g.Priority() != doubted {
 		g.advertise(now, out)
 	}
+}
+
+// unheard tells that this MASTER is mute: the peer has taken over, says so in
+// heartbeats that come in, and says that by no carrier it hears this node. Whatever
+// the priorities, the one who is heard must go on. A down interval leaves the time for
+// adverts to get through where two MASTERs have only just met.
+func (g *Group) unheard(now time.Time, h Heartbeat) bool {
+	if h.State != Master || g.peer.Hears == nil || slices.Contains(g.peer.Hears, true) {
+		g.unheardSince = time.Time{}
+		return false
+	}
+	if g.unheardSince.IsZero() {
+		g.unheardSince = now
+	}
+	return now.Sub(g.unheardSince) >= g.DownInterval()
 }
 
 // beatsTell tells that a MASTER's authenticated heartbeats come in as promised. Then

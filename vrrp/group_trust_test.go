@@ -245,3 +245,44 @@ func TestStepIsTheMethods(t *testing.T) {
 		}
 	}
 }
+
+// A MASTER that can hear but not speak must yield to the peer that took over, though
+// its priority is higher: only the peer can be heard.
+func TestMuteMasterYields(t *testing.T) {
+	cfg := with(beating(), func(c *GroupConfig) { c.Priority = 200 })
+	deaf := Heartbeat{State: Master, Priority: 180, Term: 2, Beat: testBeat, Hears: []bool{false, false, false}}
+	hears := deaf
+	hears.Hears = []bool{false, false, true}
+	for name, c := range map[string]struct {
+		says func(after time.Duration) Heartbeat
+		want State
+	}{
+		"a peer that hears nothing":   {func(time.Duration) Heartbeat { return deaf }, Backup},
+		"a peer that hears something": {func(time.Duration) Heartbeat { return hears }, Master},
+		"a peer that did not hear at first": {func(after time.Duration) Heartbeat {
+			return map[bool]Heartbeat{true: deaf, false: hears}[after < 200*millis]
+		}, Master},
+		"a peer that says nothing about that": {func(time.Duration) Heartbeat { return Heartbeat{State: Master, Priority: 180, Term: 2} }, Master},
+		"a BACKUP that hears nothing":         {func(time.Duration) Heartbeat { h := deaf; h.State = Backup; return h }, Master},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g, err := NewGroup(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			g.Start(epoch())
+			g.SetFitness(epoch(), Fitness{Ready: true})
+			for g.State() != Master {
+				g.Tick(g.Deadline())
+			}
+			t0 := epoch().Add(second)
+			for after := time.Duration(0); after < second; after += 10 * millis {
+				g.Tick(t0.Add(after - millis)) // the lease is renewed all the time
+				g.ReceiveHeartbeat(t0.Add(after), c.says(after))
+			}
+			if g.State() != c.want {
+				t.Errorf("state %v, want %v", g.State(), c.want)
+			}
+		})
+	}
+}

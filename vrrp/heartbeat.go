@@ -69,6 +69,11 @@ func (g *Group) ReceiveHeartbeat(now time.Time, h Heartbeat) Output {
 			g.yield(now, &out)
 			return out
 		}
+		if g.unheard(now, h) {
+			g.becomeBackup(now, ReasonUnheard, &out)
+			g.yielded = true // or it would preempt, and be mute again
+			return out
+		}
 		if g.suspect(now) && h.State == Master && newer {
 			g.becomeBackup(now, ReasonOwnStall, &out)
 			return out
