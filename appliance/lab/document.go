@@ -20,6 +20,9 @@ election:
   advertisement_interval: {{.Interval}}
 {{- end}}
   preempt: {{.Preempt}}
+{{- range .Election}}
+  {{.}}
+{{- end}}
 members:
 {{- range .Members}}
   - name: {{.Name}}
@@ -40,6 +43,12 @@ uplinks:
     ports:
       alpha: {interface: wan0, address: 203.0.113.11}
       bravo: {interface: wan0, address: 203.0.113.12}
+{{- if .IPv6}}
+    ipv6: {prefix: 2001:db8:14::/64, gateway: {{.UplinkGatewayIPv6}}}
+{{- end}}
+{{- range .WAN}}
+    {{.}}
+{{- end}}
 networks:
   - name: lan
     vrid: 10
@@ -49,6 +58,12 @@ networks:
       alpha: {interface: lan0, address: 10.0.0.2}
       bravo: {interface: lan0, address: 10.0.0.3}
     uplink: wan
+{{- if .IPv6}}
+    ipv6: {prefix: 2001:db8:a::/64, gateway: {{.ClientGatewayIPv6}}}
+{{- end}}
+{{- range .LAN}}
+    {{.}}
+{{- end}}
 `
 
 type documentMember struct{ Name, PublicKey string }
@@ -58,6 +73,9 @@ type documentValues struct {
 	Preempt                                  bool
 	Members                                  []documentMember
 	ClientGateway, UplinkGateway, NATAddress string
+	IPv6                                     bool
+	ClientGatewayIPv6, UplinkGatewayIPv6     string
+	LAN, WAN, Election                       []string
 }
 
 // writeDocument makes both nodes' keys and the document that pins them.
@@ -68,6 +86,8 @@ func (l *Lab) writeDocument(ctx context.Context) error {
 		ClientGateway: ClientGateway,
 		UplinkGateway: UplinkGateway,
 		NATAddress:    NATAddress,
+		IPv6:          l.options.IPv6, ClientGatewayIPv6: ClientGatewayIPv6, UplinkGatewayIPv6: UplinkGatewayIPv6,
+		LAN: l.options.LAN, WAN: l.options.WAN, Election: l.options.Election,
 	}
 	for _, node := range nodeNames() {
 		key, err := l.makeKey(ctx, node)

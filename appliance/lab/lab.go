@@ -33,6 +33,11 @@ type Options struct {
 	Preempt bool
 	// Clients is the number of addresses of the client, 1 to 100; zero means 1.
 	Clients int
+	// IPv6 makes the lan and the wan segment dual-stack; see [ServerAddressIPv6].
+	IPv6 bool
+	// LAN, WAN and Election are further lines of the document's network, uplink and
+	// election, e.g. "vrrp: {virtual_mac: false}".
+	LAN, WAN, Election []string
 }
 
 // Lab is a running laboratory. Its methods may be called concurrently.

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // Names of the namespaces.
@@ -32,6 +33,18 @@ const (
 	// ServerAddress is where the server listens. The server has no route to the
 	// lan, so that only translated connections work.
 	ServerAddress = "198.51.100.7"
+	// ClientGatewayIPv6, UplinkGatewayIPv6 and ServerAddressIPv6 are the same over IPv6,
+	// which is routed and not translated. The hosts' routes lead to the virtual routers'
+	// link-local addresses.
+	ClientGatewayIPv6 = "2001:db8:a::1"
+	UplinkGatewayIPv6 = "2001:db8:14::1"
+	ServerAddressIPv6 = "2001:db8:7::7"
+
+	// clientPrefixIPv6 is the lan's, and routerIPv6 and outsideIPv6 are the link-local
+	// addresses that the document's defaults give the virtual routers 10 and 20.
+	clientPrefixIPv6 = "2001:db8:a::/64"
+	routerIPv6       = "fe80::5e:a"
+	outsideIPv6      = "fe80::5e:14"
 )
 
 const (
@@ -285,6 +298,63 @@ func (l *Lab) configureHosts() error {
 	if err != nil {
 		return fmt.Errorf("configure server: %w", err)
 	}
+	if !l.options.IPv6 {
+		return nil
+	}
+	return l.configureIPv6()
+}
+
+// ClientAddressesIPv6 are the client's IPv6 addresses, as many as the others.
+func (l *Lab) ClientAddressesIPv6() []string {
+	addresses := make([]string, 0, l.options.Clients)
+	for i := range l.options.Clients {
+		addresses = append(addresses, fmt.Sprintf("2001:db8:a::%d", firstClient+i))
+	}
+	return addresses
+}
+
+// configureIPv6 gives client and server their IPv6 addresses and routes.
+func (l *Lab) configureIPv6() error {
+	err := l.Namespace(Client).with(func(h *netlink.Handle) error {
+		for _, address := range l.ClientAddressesIPv6() {
+			if err := addAddress(h, "eth0", address+"/64"); err != nil {
+				return err
+			}
+		}
+		return addRoute(h, "::/0", routerIPv6)
+	})
+	if err != nil {
+		return fmt.Errorf("configure client: %w", err)
+	}
+	err = l.Namespace(Server).with(func(h *netlink.Handle) error {
+		if err := addAddress(h, "lo", ServerAddressIPv6+"/128"); err != nil {
+			return err
+		}
+		if err := addAddress(h, "eth0", UplinkGatewayIPv6+"/64"); err != nil {
+			return err
+		}
+		return addRoute(h, clientPrefixIPv6, outsideIPv6)
+	})
+	if err != nil {
+		return fmt.Errorf("configure server: %w", err)
+	}
+	return nil
+}
+
+// addRoute leads a destination to a link-local gateway.
+func addRoute(h *netlink.Handle, destination, gateway string) error {
+	link, err := h.LinkByName("eth0")
+	if err != nil {
+		return fmt.Errorf("find link eth0: %w", err)
+	}
+	_, prefix, err := net.ParseCIDR(destination)
+	if err != nil {
+		return fmt.Errorf("parse destination %s: %w", destination, err)
+	}
+	route := &netlink.Route{Dst: prefix, Gw: net.ParseIP(gateway), LinkIndex: link.Attrs().Index}
+	if err := h.RouteAdd(route); err != nil {
+		return fmt.Errorf("add route to %s by %s: %w", destination, gateway, err)
+	}
 	return nil
 }
 
@@ -318,6 +388,9 @@ func addAddress(h *netlink.Handle, link, prefix string) error {
 	address, err := netlink.ParseAddr(prefix)
 	if err != nil {
 		return fmt.Errorf("parse address %s: %w", prefix, err)
+	}
+	if address.IP.To4() == nil {
+		address.Flags |= unix.IFA_F_NODAD // it is there at once
 	}
 	if err := h.AddrAdd(l, address); err != nil {
 		return fmt.Errorf("add address %s to link %s: %w", prefix, link, err)
