@@ -31,7 +31,9 @@ func TestNodeProcess(t *testing.T) {
 		}},
 		{"the node of the MASTER is suspended", (*stand).suspendNode},
 		{"the elector of the BACKUP is killed", (*stand).loseBackupElector},
+		{"the elector of the BACKUP is suspended", (*stand).suspendBackupElector},
 		{"the elector of the MASTER is killed", (*stand).loseMasterElector},
+		{"the node of the MASTER hangs", (*stand).hangMaster},
 		{"the node of the MASTER stays away", (*stand).abandonMaster},
 	} {
 		passed := t.Run(c.name, func(t *testing.T) {
@@ -104,6 +106,35 @@ func (s *stand) loseBackupElector(flows *load) {
 	flows.undisturbed()
 }
 
+// suspendBackupElector: an elector that hangs is ended by its node and replaced.
+func (s *stand) suspendBackupElector(flows *load) {
+	master, backup := s.roles()
+	before := s.both()
+	flows.mark()
+	old := s.electorPID(backup)
+	s.signal(old, unix.SIGSTOP)
+	s.replaced(backup, old)
+	s.ready()
+	s.same(master, before[master])
+	flows.undisturbed()
+}
+
+// hangMaster suspends the MASTER's node process for good: its elector leaves in order,
+// and is there again when the node is.
+func (s *stand) hangMaster(flows *load) {
+	master, backup := s.roles()
+	pid := s.nodePID(master)
+	flows.mark()
+	s.signal(pid, unix.SIGSTOP)
+	s.becomes(backup, roleMaster)
+	s.pass(aWhile)
+	// Skew_Time is all that an orderly leave without a handover costs.
+	flows.within(interval)
+	s.signal(pid, unix.SIGCONT)
+	s.ready()
+	flows.report()
+}
+
 // loseMasterElector: whoever is MASTER afterwards, it is one of them, and the
 // traffic waits no longer than for a takeover.
 func (s *stand) loseMasterElector(flows *load) {
@@ -122,6 +153,12 @@ func (s *stand) killElector(node string) {
 	s.t.Helper()
 	old := s.electorPID(node)
 	s.signal(old, unix.SIGKILL)
+	s.replaced(node, old)
+}
+
+// replaced waits until a node has another elector than the old one.
+func (s *stand) replaced(node string, old int) {
+	s.t.Helper()
 	s.eventually(node+" starts another elector", func(ctx context.Context) error {
 		answer, err := s.Status(ctx, node)
 		switch e := answer.Elector; {

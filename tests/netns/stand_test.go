@@ -39,6 +39,8 @@ type stand struct {
 	*lab.Lab
 	t      *testing.T
 	server *traffic.Server
+	// server6 is the same at an IPv6 address.
+	server6 *traffic.Server
 }
 
 func nodes() []string { return []string{lab.Alpha, lab.Bravo} }
@@ -51,11 +53,18 @@ func other(node string) string {
 }
 
 // newStand builds a laboratory whose nodes are not started yet.
-func newStand(t *testing.T) *stand {
+func newStand(t *testing.T) *stand { return newStandOf(t, lab.Options{}) }
+
+// newStandOf builds one with options beside the usual ones.
+func newStandOf(t *testing.T, opts lab.Options) *stand {
 	t.Helper()
 	needLab(t)
 	noteSources(t)
-	l, err := lab.New(t.Context(), lab.Options{Binary: os.Getenv(binaryVariable), Dir: t.TempDir(), Interval: interval})
+	opts.Binary, opts.Dir = os.Getenv(binaryVariable), t.TempDir()
+	if opts.Interval == 0 {
+		opts.Interval = interval
+	}
+	l, err := lab.New(t.Context(), opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,9 +79,12 @@ func newStand(t *testing.T) *stand {
 }
 
 // newPair builds a laboratory and waits until its pair is ready.
-func newPair(t *testing.T) *stand {
+func newPair(t *testing.T) *stand { return newPairOf(t, lab.Options{}) }
+
+// newPairOf does so with options beside the usual ones.
+func newPairOf(t *testing.T, opts lab.Options) *stand {
 	t.Helper()
-	s := newStand(t)
+	s := newStandOf(t, opts)
 	s.start(nodes()...)
 	s.ready()
 	return s
@@ -80,7 +92,7 @@ func newPair(t *testing.T) *stand {
 
 // on is the same stand for a subtest.
 func (s *stand) on(t *testing.T) *stand {
-	return &stand{Lab: s.Lab, t: t, server: s.server}
+	return &stand{Lab: s.Lab, t: t, server: s.server, server6: s.server6}
 }
 
 // readLogs looks for what no node may say, and shows all of it after a failure.
@@ -279,18 +291,30 @@ func lightLoad() traffic.ClientConfig {
 // traffic starts a client, and the server before the first one.
 func (s *stand) traffic(cfg traffic.ClientConfig) *load {
 	s.t.Helper()
-	binary, address := os.Getenv(binaryVariable), netip.MustParseAddr(lab.ServerAddress)
+	return s.trafficTo(lab.ServerAddress, &s.server, cfg)
+}
+
+// traffic6 is traffic over IPv6.
+func (s *stand) traffic6(cfg traffic.ClientConfig) *load {
+	s.t.Helper()
+	return s.trafficTo(lab.ServerAddressIPv6, &s.server6, cfg)
+}
+
+func (s *stand) trafficTo(to string, server **traffic.Server, cfg traffic.ClientConfig) *load {
+	s.t.Helper()
+	binary, address := os.Getenv(binaryVariable), netip.MustParseAddr(to)
 	ctx, cancel := s.context()
 	defer cancel()
-	if s.server == nil {
+	if *server == nil {
 		s.must(s.Namespace(lab.Server).Do(func() (err error) {
-			s.server, err = traffic.StartServer(exec.Command(binary, "traffic", "server"), traffic.ServerConfig{
+			*server, err = traffic.StartServer(exec.Command(binary, "traffic", "server"), traffic.ServerConfig{
 				Address: address, TCPPort: echoTCPPort, UDPPort: echoUDPPort, BulkPort: bulkPort,
 			})
 			return err
 		}))
-		s.t.Cleanup(func() { _ = s.server.Stop() }) // it may have been killed with its namespace
-		_, err := s.server.Ready(ctx)
+		started := *server
+		s.t.Cleanup(func() { _ = started.Stop() }) // it may have been killed with its namespace
+		_, err := started.Ready(ctx)
 		s.must(err)
 	}
 	cfg.Server, cfg.TCPPort, cfg.UDPPort, cfg.BulkPort = address, echoTCPPort, echoUDPPort, bulkPort

@@ -96,6 +96,7 @@ func (e *elector) replaceCarriers(now time.Time, cfg Configuration) {
 func (e *elector) open(now time.Time) {
 	opened := e.openReceivers()
 	for _, c := range e.carriers {
+		c.recheck()
 		if c.gone {
 			c.close()
 		}
@@ -118,6 +119,18 @@ func (e *elector) open(now time.Time) {
 		e.announcer.Start(now)
 	}
 	e.reportAt = now
+}
+
+// recheck looks at a port that failed: a BACKUP may not send again for days.
+func (c *carrier) recheck() {
+	if c.port == nil || c.err == "" {
+		return
+	}
+	err := c.port.Up()
+	if err == nil {
+		c.err = ""
+	}
+	c.gone = c.gone || errors.Is(err, wire.ErrLinkGone)
 }
 
 func (e *elector) openPort(c *carrier) error {
@@ -143,10 +156,10 @@ func (e *elector) openPort(c *carrier) error {
 	return err
 }
 
-// anyClosed tells that something waits for its interface.
-func (e *elector) anyClosed() bool {
+// anyBroken tells that something waits for its interface.
+func (e *elector) anyBroken() bool {
 	return e.beats != nil && e.beats.fd < 0 ||
-		slices.ContainsFunc(e.carriers, func(c *carrier) bool { return c.port == nil || c.gone }) ||
+		slices.ContainsFunc(e.carriers, func(c *carrier) bool { return c.port == nil || c.err != "" }) ||
 		slices.ContainsFunc(e.receivers, func(r *receiver) bool { return r.socket == nil || r.gone })
 }
 

@@ -220,7 +220,7 @@ func (e *elector) round() {
 		e.announce(now)
 		e.checkNode(now)
 	}
-	if e.anyClosed() {
+	if e.anyBroken() {
 		if e.retryAt.IsZero() || !now.Before(e.retryAt) {
 			e.retryAt = now.Add(retryInterval)
 			e.open(now)
