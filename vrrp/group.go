@@ -298,7 +298,7 @@ type Group struct {
 	met, unproven bool
 	// unheardSince is since when the peer, MASTER too, says that it hears no advert.
 	unheardSince time.Time
-	provenAt      time.Time
+	provenAt     time.Time
 	// stranger is who taught this node an interval last and may not be believed yet.
 	stranger stranger
 
