@@ -4,14 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/nftables"
-	"github.com/vishvananda/netlink"
+	"github.com/mdlayher/netlink"
 	"github.com/vishvananda/netns"
-	"golang.org/x/sys/unix"
 )
 
 // MinLease and MaxLease bound [Config].Lease. The kernel counts timeouts in
@@ -38,18 +39,30 @@ type Config struct {
 
 // Link is one virtual link and the interface that it stands on.
 type Link struct {
-	// Name is the macvlan, Parent its lower interface.
+	// Name is the macvlan, Parent its lower interface. If they are the same there
+	// is no macvlan: the virtual addresses stand on the parent, and the link's
+	// family is fenced by address.
 	Name, Parent string
-	// MAC is the virtual MAC address, RFC 9568 §7.3.
+	// MAC is the virtual MAC address, RFC 9568 §7.3; unused if Name is Parent.
 	MAC [6]byte
 	// Addresses are the virtual addresses. No parent speaks for any address of
-	// the group, whichever link it belongs to.
+	// the group, whichever link it belongs to; a link-local one concerns the
+	// link's own parent only, for it may be the same on several.
 	Addresses []netip.Addr
-	// Own are the parent's own addresses, which may always speak.
+	// Own are the node's own addresses on Parent, of both families and the
+	// link-local one included. They matter if Name is Parent: they may always
+	// speak, and an advert from one of them moves the lease. All other IP traffic
+	// of the family passes only while the lease is held.
 	Own []netip.Addr
 	// IPv6 tells the family of the link's adverts.
 	IPv6 bool
+	// VRID, if Name is Parent, tells whose adverts move the lease: another VRRP
+	// speaker of this node may use the interface, too. 0 means everybody's.
+	VRID uint8
 }
+
+// ownMAC tells that there is no macvlan.
+func (l Link) ownMAC() bool { return l.Name == l.Parent }
 
 // MissingDevicesError tells that chains were left out because the kernel has no
 // such interfaces. Everything else was done.
@@ -67,10 +80,17 @@ func (e *MissingDevicesError) Error() string {
 // for concurrent use.
 type Fence struct {
 	namespace netns.NsHandle
+	ioctl     int
+	// port is the netlink port of socket.
+	port atomic.Uint32
 
-	mu    sync.Mutex
-	nft   *nftables.Conn
-	links *netlink.Handle
+	mu sync.Mutex
+	// nft and socket are the same connection: the library does not let tables have
+	// an owner, and that is the socket which made them.
+	nft    *nftables.Conn
+	socket *netlink.Conn
+	// persist tells that the kernel can protect tables.
+	persist bool
 }
 
 // New opens the netlink sockets in the network namespace of the calling thread.
@@ -80,47 +100,24 @@ func New() (*Fence, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open own network namespace: %w", err)
 	}
-	conn, err := connect(namespace)
+	ioctl, err := ioctlSocket()
 	if err != nil {
 		return nil, errors.Join(err, namespace.Close())
 	}
-	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open route socket: %w", err), conn.CloseLasting(), namespace.Close())
+	f := &Fence{namespace: namespace, ioctl: ioctl}
+	if err := f.connect(); err != nil {
+		return nil, errors.Join(err, closeAll(namespace, ioctl))
 	}
-	return &Fence{namespace: namespace, nft: conn, links: handle}, nil
+	f.persist = f.canPersist()
+	return f, nil
 }
 
-func connect(namespace netns.NsHandle) (*nftables.Conn, error) {
-	conn, err := nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(int(namespace)))
-	if err != nil {
-		return nil, fmt.Errorf("open nftables socket: %w", err)
-	}
-	return conn, nil
-}
-
-// renew replaces the connection on which a request has failed: the kernel answers
-// each message of a batch, and an answer that was not read would be taken for that
-// of the next request, for ever.
-func (f *Fence) renew(failed error) error {
-	if failed == nil {
-		return nil
-	}
-	conn, err := connect(f.namespace)
-	if err != nil {
-		return errors.Join(failed, err)
-	}
-	_ = f.nft.CloseLasting() // it was broken
-	f.nft = conn
-	return failed
-}
-
-// Close closes the sockets. Fences stay in the kernel.
+// Close closes the sockets. Fences stay in the kernel, and whoever comes next
+// adopts them.
 func (f *Fence) Close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.links.Close()
-	if err := errors.Join(f.nft.CloseLasting(), f.namespace.Close()); err != nil {
+	if err := errors.Join(f.nft.CloseLasting(), closeAll(f.namespace, f.ioctl)); err != nil {
 		return fmt.Errorf("close nftables socket: %w", err)
 	}
 	return nil
@@ -141,6 +138,10 @@ func (f *Fence) Ensure(cfg Config) (changed []string, err error) {
 	d, err := f.diff(cfg)
 	if f.renew(err) != nil {
 		return nil, err
+	}
+	if slices.ContainsFunc(d.steps, func(s step) bool { return s.action == rebuild && s.chain.hook == nil }) {
+		// What others jump to cannot be deleted alone.
+		d.table = rebuild
 	}
 	if changed = d.changes(); len(changed) > 0 {
 		if err := f.renew(f.apply(d)); err != nil {
@@ -165,9 +166,9 @@ func (f *Fence) Check(cfg Config) error {
 	if d.table == create {
 		return fmt.Errorf("check table netdev %s: %w", tableName(cfg.Group), ErrDown)
 	}
-	if changes := d.changes(); len(changes) > 0 {
+	if !d.whole() {
 		return fmt.Errorf("check table netdev %s: it differs from what it should be (to do: %s)",
-			tableName(cfg.Group), strings.Join(changes, "; "))
+			tableName(cfg.Group), strings.Join(d.changes(), "; "))
 	}
 	return d.missingError()
 }
@@ -177,24 +178,31 @@ func (f *Fence) Check(cfg Config) error {
 func (f *Fence) Lease(group string) (open bool, remaining time.Duration, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	set, err := f.nft.GetSetByName(table(group), setName)
-	if errors.Is(err, unix.ENOENT) {
+	s, err := f.leaseState(group)
+	if f.renew(err) != nil {
+		return false, 0, fmt.Errorf("read the lease of group %s: %w", group, err)
+	}
+	if !s.usable {
 		return false, 0, fmt.Errorf("read the lease of group %s: %w", group, ErrDown)
 	}
+	return s.open, s.remaining, nil
+}
+
+// Protected tells whether the group's table belongs to this Fence, so that nobody
+// else can change it and `nft flush ruleset` leaves it alone. That takes Linux 6.9.
+// Otherwise [Fence.Watch] is all there is. The error is [ErrDown] if the group has
+// no fence.
+func (f *Fence) Protected(group string) (bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s, err := f.tableState(group)
 	if f.renew(err) != nil {
-		return false, 0, fmt.Errorf("read the lease of group %s: %w", group, err)
+		return false, err
 	}
-	elements, err := f.nft.GetSetElements(set)
-	if f.renew(err) != nil {
-		return false, 0, fmt.Errorf("read the lease of group %s: %w", group, err)
+	if !s.exists {
+		return false, fmt.Errorf("read table netdev %s: %w", tableName(group), ErrDown)
 	}
-	for _, e := range elements {
-		// An element that has expired stays until it is collected.
-		if string(e.Key) == string(keyBytes()) && e.Expires > remaining {
-			open, remaining = true, e.Expires
-		}
-	}
-	return open, remaining, nil
+	return s.persistent() && s.owner == f.port.Load(), nil
 }
 
 // Remove takes the group's fence away; its virtual links must be gone by then. A
@@ -202,11 +210,17 @@ func (f *Fence) Lease(group string) (open bool, remaining time.Duration, err err
 func (f *Fence) Remove(group string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	t := table(group)
-	f.nft.AddTable(t)
-	f.nft.DelTable(t)
-	if err := f.renew(f.nft.Flush()); err != nil {
-		return fmt.Errorf("delete table netdev %s: %w", t.Name, err)
+	s, err := f.tableState(group)
+	if f.renew(err) != nil {
+		return err
+	}
+	if !s.exists {
+		return nil
+	}
+	b := &batch{table: tableName(group)}
+	b.deleteTable()
+	if err := f.renew(f.send(b)); err != nil {
+		return fmt.Errorf("delete table netdev %s: %w", tableName(group), err)
 	}
 	return nil
 }
@@ -220,8 +234,17 @@ func (c Config) validate() error {
 	}
 	seen := make(map[string]bool)
 	for _, l := range c.Links {
-		if l.Name == "" || l.Parent == "" || l.Name == l.Parent || seen[l.Name] {
-			return fmt.Errorf("guard group %s: link %q on %q must have a name of its own and a parent", c.Group, l.Name, l.Parent)
+		if l.Name == "" || l.Parent == "" {
+			return fmt.Errorf("guard group %s: link %q on %q must have a name and a parent", c.Group, l.Name, l.Parent)
+		}
+		if l.ownMAC() {
+			if !slices.ContainsFunc(l.Own, func(a netip.Addr) bool { return plain(a).Is6() == l.IPv6 }) {
+				return fmt.Errorf("guard group %s: link %q without a virtual MAC address needs an own address of its family, for no advert could open the fence", c.Group, l.Name)
+			}
+			continue
+		}
+		if seen[l.Name] {
+			return fmt.Errorf("guard group %s: there are two links %q", c.Group, l.Name)
 		}
 		seen[l.Name] = true
 	}
@@ -232,31 +255,4 @@ func tableName(group string) string { return "tandem-" + group }
 
 func table(group string) *nftables.Table {
 	return &nftables.Table{Family: nftables.TableFamilyNetdev, Name: tableName(group)}
-}
-
-// Guard is the fence of one group with one lease.
-type Guard struct {
-	fence *Fence
-	group string
-	lease time.Duration
-}
-
-// Guard binds the fence to a group and a lease; see [Config].
-func (f *Fence) Guard(group string, lease time.Duration) *Guard {
-	return &Guard{fence: f, group: group, lease: lease}
-}
-
-// Ensure is [Fence.Ensure] for the group.
-func (g *Guard) Ensure(links []Link) (changed []string, err error) {
-	return g.fence.Ensure(g.config(links))
-}
-
-// Check is [Fence.Check] for the group.
-func (g *Guard) Check(links []Link) error { return g.fence.Check(g.config(links)) }
-
-// Remove is [Fence.Remove] for the group.
-func (g *Guard) Remove() error { return g.fence.Remove(g.group) }
-
-func (g *Guard) config(links []Link) Config {
-	return Config{Group: g.group, Lease: g.lease, Links: links}
 }

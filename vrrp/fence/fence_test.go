@@ -3,6 +3,7 @@ package fence_test
 import (
 	"bytes"
 	"errors"
+	"net/netip"
 	"os"
 	"os/exec"
 	"slices"
@@ -207,8 +208,8 @@ func TestParentIsMuteForVirtualAddresses(t *testing.T) {
 func TestEnsureIsIdempotentAndKeepsTheLease(t *testing.T) {
 	l := newLab(t)
 	l.cfg.Lease = time.Minute
-	if got := l.ensure(t); len(got) != 2 {
-		t.Errorf("another lease changed %q, want the two egress chains", got)
+	if diff := cmp.Diff([]string{"replace the rules of chain link-egress"}, l.ensure(t)); diff != "" {
+		t.Error(diff)
 	}
 	send(t, l.v0, advert(vmac, 255, 100))
 	if changed := l.ensure(t); len(changed) != 0 {
@@ -233,6 +234,7 @@ func TestEnsureIsIdempotentAndKeepsTheLease(t *testing.T) {
 	full := l.cfg
 	l.cfg.Links = full.Links[:1]
 	want := []string{
+		"replace the rules of chain guard-egress", "replace the rules of chain guard-ingress",
 		"replace the rules of chain parent-egress-a0", "replace the rules of chain parent-ingress-a0",
 		"delete chain egress-v1", "delete chain ingress-v1", "delete chain parent-egress-a1", "delete chain parent-ingress-a1",
 	}
@@ -240,7 +242,7 @@ func TestEnsureIsIdempotentAndKeepsTheLease(t *testing.T) {
 		t.Error(diff)
 	}
 	l.cfg = full
-	if got := l.ensure(t); len(got) != 6 {
+	if got := l.ensure(t); len(got) != 8 {
 		t.Errorf("link came back: %q", got)
 	}
 	if !l.open(t) {
@@ -362,12 +364,15 @@ func TestRemoveLeavesForeignTables(t *testing.T) {
 func TestConfigIsChecked(t *testing.T) {
 	good := fence.Config{Group: "g", Lease: time.Second}
 	for name, breakIt := range map[string]func(*fence.Config){
-		"no group":       func(c *fence.Config) { c.Group = "" },
-		"short lease":    func(c *fence.Config) { c.Lease = time.Millisecond },
-		"fraction":       func(c *fence.Config) { c.Lease = 20*time.Millisecond + time.Microsecond },
-		"nameless link":  func(c *fence.Config) { c.Links = []fence.Link{{Parent: "a0"}} },
-		"link on itself": func(c *fence.Config) { c.Links = []fence.Link{{Name: "a0", Parent: "a0"}} },
-		"twice":          func(c *fence.Config) { c.Links = []fence.Link{{Name: "v", Parent: "a"}, {Name: "v", Parent: "b"}} },
+		"no group":                    func(c *fence.Config) { c.Group = "" },
+		"short lease":                 func(c *fence.Config) { c.Lease = time.Millisecond },
+		"fraction":                    func(c *fence.Config) { c.Lease = 20*time.Millisecond + time.Microsecond },
+		"nameless link":               func(c *fence.Config) { c.Links = []fence.Link{{Parent: "a0"}} },
+		"own MAC without own address": func(c *fence.Config) { c.Links = []fence.Link{{Name: "a0", Parent: "a0"}} },
+		"own MAC with own address of another family": func(c *fence.Config) {
+			c.Links = []fence.Link{{Name: "a0", Parent: "a0", IPv6: true, Own: []netip.Addr{own}}}
+		},
+		"twice": func(c *fence.Config) { c.Links = []fence.Link{{Name: "v", Parent: "a"}, {Name: "v", Parent: "b"}} },
 	} {
 		cfg := good
 		breakIt(&cfg)

@@ -55,7 +55,7 @@ var (
 )
 
 // namespace makes a network namespace that lasts until the test ends.
-func namespace(t *testing.T) netns.NsHandle {
+func namespace(t testing.TB) netns.NsHandle {
 	t.Helper()
 	made := make(chan error, 1)
 	ns := netns.None()
@@ -78,7 +78,7 @@ func namespace(t *testing.T) netns.NsHandle {
 }
 
 // in runs f in the namespace and fails the test if f does.
-func in(t *testing.T, ns netns.NsHandle, f func() error) {
+func in(t testing.TB, ns netns.NsHandle, f func() error) {
 	t.Helper()
 	done := make(chan error, 1)
 	go func() {

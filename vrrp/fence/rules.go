@@ -1,12 +1,8 @@
 package fence
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"net/netip"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/nftables"
@@ -26,12 +22,18 @@ const (
 	leaseKey = 1
 
 	// ipProtocolVRRP is the IP protocol of advertisements (RFC 9568 §5.1.1.4) and
-	// advertTTL their TTL (§5.1.1.3).
+	// advertTTL their TTL or hop limit (§5.1.1.3, §5.1.2.3).
 	ipProtocolVRRP = 112
 	advertTTL      = 255
 	// renewalTTL marks a frame that renews the lease between two advertisements
 	// and that nobody hears.
 	renewalTTL = 2
+	// questionPriority is that of the BACKUP's question, which must open nothing.
+	questionPriority = 1
+
+	// dhcpClientPort is where a DHCP server answers, often before the address is
+	// there that it answers to.
+	dhcpClientPort = 68
 
 	// dynsetDelete is NFT_DYNSET_OP_DELETE of linux/netfilter/nf_tables.h.
 	dynsetDelete = 2
@@ -40,229 +42,239 @@ const (
 	register = 1
 )
 
-// chain is the wanted state of one base chain.
-type chain struct {
-	name   string
-	device string
-	// index is the interface index of the device. It is part of the digest: a
-	// chain that was made for an earlier device of the same name guards nothing.
-	index  int
-	hook   *nftables.ChainHook
-	policy nftables.ChainPolicy
-	rules  []rule
+// members is an anonymous set, made with the rule that looks into it.
+type members struct {
+	datatype nftables.SetDatatype
+	keys     [][]byte
 }
 
-// rule is one rule: match, then membership of register 1 in members unless that
-// is empty, then action.
+// match is one condition of a rule: expressions, and then, if there are members,
+// whether what the last one loaded is among them.
+type match struct {
+	exprs   []expr.Any
+	members *members
+	invert  bool
+}
+
+// rule is what happens to packets for which all matches hold.
 type rule struct {
-	text    string
-	match   []expr.Any
-	members []netip.Addr
+	matches []match
 	action  []expr.Any
 }
 
-// digest identifies everything that the chain should do.
-func (c chain) digest() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s %s %d %d %d\n", c.name, c.device, c.index, *c.hook, c.policy)
-	for _, r := range c.rules {
-		fmt.Fprintf(&b, "%s %v\n", r.text, r.members)
-	}
-	sum := sha256.Sum256([]byte(b.String()))
-	return hex.EncodeToString(sum[:8])
-}
+func when(matches []match, action ...expr.Any) rule { return rule{matches: matches, action: action} }
 
-// chains returns what cfg asks for, the links in order and each parent once.
-func chains(cfg Config) []chain {
-	var list []chain
-	parents := make(map[string][][6]byte)
-	var order []string
-	var addresses []netip.Addr
-	for _, l := range cfg.Links {
-		list = append(list, linkEgress(l.Name, cfg.Lease), linkIngress(l.Name))
-		if _, seen := parents[l.Parent]; !seen {
-			order = append(order, l.Parent)
-		}
-		parents[l.Parent] = append(parents[l.Parent], l.MAC)
-		for _, a := range l.Addresses {
-			if a.Is4() {
-				addresses = append(addresses, a)
-			}
-		}
-	}
-	slices.SortFunc(addresses, netip.Addr.Compare)
-	addresses = slices.Compact(addresses)
-	if len(addresses) == 0 {
-		return list
-	}
-	for _, p := range order {
-		list = append(list, parentEgress(p, parents[p], addresses), parentIngress(p, parents[p], addresses))
+// all flattens conditions.
+func all(matches ...[]match) []match {
+	var list []match
+	for _, m := range matches {
+		list = append(list, m...)
 	}
 	return list
 }
 
-func linkEgress(device string, lease time.Duration) chain {
-	advert := slices.Concat(
-		equal(protocol(), etherType(unix.ETH_P_IP)),
-		equal(network(16, 4), []byte{224, 0, 0, 18}),
-		equal(network(9, 1), []byte{ipProtocolVRRP}),
-	)
-	ttl := func(op expr.CmpOp, value byte) []expr.Any { return compare(op, network(8, 1), []byte{value}) }
-	const text = "ip daddr 224.0.0.18 ip protocol 112 "
-	return chain{
-		name: "egress-" + device, device: device,
-		hook: nftables.ChainHookEgress, policy: nftables.ChainPolicyDrop,
-		rules: []rule{
-			{
-				// Between two advertisements the daemon renews the lease without a word
-				// to anybody, so that it can be much shorter than their interval.
-				text:   text + "ip ttl 2 update @lease timeout " + lease.String() + " drop",
-				match:  slices.Concat(advert, ttl(expr.CmpOpEq, renewalTTL)),
-				action: append(leaseOperation(unix.NFT_DYNSET_OP_UPDATE, lease), verdict(expr.VerdictDrop)),
-			},
-			{
-				// The daemon's way to close the fence without a word to anybody.
-				text:   text + "ip ttl != 255 delete @lease drop",
-				match:  slices.Concat(advert, ttl(expr.CmpOpNeq, advertTTL)),
-				action: append(leaseOperation(dynsetDelete, 0), verdict(expr.VerdictDrop)),
-			},
-			{
-				// Priority 0 says that the MASTER leaves (RFC 9568 §5.2.4).
-				text: text + "ip ttl 255 @th,16,8 0 delete @lease accept",
-				match: slices.Concat(advert, ttl(expr.CmpOpEq, advertTTL),
-					equal(&expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 1}, []byte{0})),
-				action: append(leaseOperation(dynsetDelete, 0), verdict(expr.VerdictAccept)),
-			},
-			{
-				text:   text + "ip ttl 255 update @lease timeout " + lease.String() + " accept",
-				match:  slices.Concat(advert, ttl(expr.CmpOpEq, advertTTL)),
-				action: append(leaseOperation(unix.NFT_DYNSET_OP_UPDATE, lease), verdict(expr.VerdictAccept)),
-			},
-			leaseAccept(),
+func is(load expr.Any, value []byte) []match { return compare(expr.CmpOpEq, load, value) }
+
+func isNot(load expr.Any, value []byte) []match { return compare(expr.CmpOpNeq, load, value) }
+
+func compare(op expr.CmpOp, load expr.Any, value []byte) []match {
+	return []match{{exprs: []expr.Any{load, &expr.Cmp{Op: op, Register: register, Data: value}}}}
+}
+
+// masked compares the bits of mask.
+func masked(op expr.CmpOp, load expr.Any, mask, value []byte) []match {
+	return []match{{exprs: []expr.Any{
+		load,
+		&expr.Bitwise{
+			SourceRegister: register, DestRegister: register, Len: uint32(len(mask)),
+			Mask: mask, Xor: make([]byte, len(mask)),
 		},
-	}
+		&expr.Cmp{Op: op, Register: register, Data: value},
+	}}}
 }
 
-func linkIngress(device string) chain {
-	return chain{
-		name: "ingress-" + device, device: device,
-		hook: nftables.ChainHookIngress, policy: nftables.ChainPolicyDrop,
-		rules: []rule{leaseAccept()},
-	}
+func among(load expr.Any, m *members) []match {
+	return []match{{exprs: []expr.Any{load}, members: m}}
 }
 
-// parentEgress stops the parent from speaking for a virtual address. Frames of
-// the virtual links pass here too, with a virtual MAC address as source.
-func parentEgress(device string, macs [][6]byte, addresses []netip.Addr) chain {
-	rules := acceptMACs("ether saddr", 6, macs)
-	return chain{
-		name: "parent-egress-" + device, device: device,
-		hook: nftables.ChainHookEgress, policy: nftables.ChainPolicyAccept,
-		rules: append(
-			rules,
-			rule{
-				text:    "arp saddr ip drop",
-				match:   append(equal(protocol(), etherType(unix.ETH_P_ARP)), network(14, 4)),
-				members: addresses,
-				action:  []expr.Any{verdict(expr.VerdictDrop)},
-			},
-			rule{
-				text:    "ip saddr drop",
-				match:   append(equal(protocol(), etherType(unix.ETH_P_IP)), network(12, 4)),
-				members: addresses,
-				action:  []expr.Any{verdict(expr.VerdictDrop)},
-			},
-		),
-	}
+func notAmong(load expr.Any, m *members) []match {
+	return []match{{exprs: []expr.Any{load}, members: m, invert: true}}
 }
 
-// parentIngress stops the parent from hearing what is meant for a virtual
-// address. The hook runs before macvlan takes its frames, so those to a virtual
-// MAC address and to groups pass.
-func parentIngress(device string, macs [][6]byte, addresses []netip.Addr) chain {
-	rules := acceptMACs("ether daddr", 0, macs)
-	group := rule{
-		text: "ether daddr & 01:00:00:00:00:00 != 0 accept",
-		match: []expr.Any{
-			link(0, 1),
-			&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 1, Mask: []byte{1}, Xor: []byte{0}},
-			&expr.Cmp{Op: expr.CmpOpNeq, Register: register, Data: []byte{0}},
-		},
-		action: []expr.Any{verdict(expr.VerdictAccept)},
+// addressSet holds addresses of one family.
+func addressSet(list []netip.Addr) *members {
+	m := &members{datatype: nftables.TypeIPAddr}
+	for _, a := range list {
+		if a.Is6() {
+			m.datatype = nftables.TypeIP6Addr
+		}
+		m.keys = append(m.keys, a.AsSlice())
 	}
-	return chain{
-		name: "parent-ingress-" + device, device: device,
-		hook: nftables.ChainHookIngress, policy: nftables.ChainPolicyAccept,
-		rules: append(
-			rules,
-			group,
-			rule{
-				text: "arp operation request arp daddr ip drop",
-				match: slices.Concat(equal(protocol(), etherType(unix.ETH_P_ARP)),
-					equal(network(6, 2), []byte{0, 1}), []expr.Any{network(24, 4)}),
-				members: addresses,
-				action:  []expr.Any{verdict(expr.VerdictDrop)},
-			},
-			rule{
-				text:    "ip daddr drop",
-				match:   append(equal(protocol(), etherType(unix.ETH_P_IP)), network(16, 4)),
-				members: addresses,
-				action:  []expr.Any{verdict(expr.VerdictDrop)},
-			},
-		),
-	}
+	return m
 }
 
-func acceptMACs(field string, offset uint32, macs [][6]byte) []rule {
+func macSet(list [][6]byte) *members {
+	m := &members{datatype: nftables.TypeEtherAddr}
+	for _, mac := range list {
+		m.keys = append(m.keys, mac[:])
+	}
+	return m
+}
+
+func byteSet(datatype nftables.SetDatatype, list ...byte) *members {
+	m := &members{datatype: datatype}
+	for _, b := range list {
+		m.keys = append(m.keys, []byte{b})
+	}
+	return m
+}
+
+// held is true while the lease is.
+func held() []match {
+	return []match{{exprs: []expr.Any{leaseRegister(), &expr.Lookup{SourceRegister: register, SetName: setName}}}}
+}
+
+func arp() []match  { return etherType(unix.ETH_P_ARP) }
+func ipv4() []match { return etherType(unix.ETH_P_IP) }
+func ipv6() []match { return etherType(unix.ETH_P_IPV6) }
+
+func etherType(t uint16) []match {
+	return is(&expr.Meta{Key: expr.MetaKeyPROTOCOL, Register: register}, binaryutil.BigEndian.PutUint16(t))
+}
+
+func etherDestination() *expr.Payload { return payload(expr.PayloadBaseLLHeader, 0, 6) }
+func etherSource() *expr.Payload      { return payload(expr.PayloadBaseLLHeader, 6, 6) }
+
+// toGroup is true for multicast and broadcast frames.
+func toGroup() []match {
+	return masked(expr.CmpOpNeq, payload(expr.PayloadBaseLLHeader, 0, 1), []byte{1}, []byte{0})
+}
+
+// tagged are the rules for frames of a VLAN interface that stands on this one:
+// they are another segment's, and that interface has chains of its own. Frames
+// with a priority and no VLAN are this interface's.
+func tagged(action expr.Any) []rule {
 	var rules []rule
-	for _, mac := range macs {
-		rules = append(rules, rule{
-			text:   fmt.Sprintf("%s %x accept", field, mac),
-			match:  equal(link(offset, 6), mac[:]),
-			action: []expr.Any{verdict(expr.VerdictAccept)},
-		})
+	for _, protocol := range []uint16{unix.ETH_P_8021Q, unix.ETH_P_8021AD} {
+		rules = append(rules, when(all(
+			is(payload(expr.PayloadBaseLLHeader, 12, 2), binaryutil.BigEndian.PutUint16(protocol)),
+			masked(expr.CmpOpNeq, payload(expr.PayloadBaseLLHeader, 14, 2), []byte{0x0f, 0xff}, []byte{0, 0}),
+		), action))
 	}
 	return rules
 }
 
-func leaseAccept() rule {
-	return rule{
-		text:   "@lease accept",
-		match:  []expr.Any{key(), &expr.Lookup{SourceRegister: register, SetName: setName}},
-		action: []expr.Any{verdict(expr.VerdictAccept)},
+func arpOperation() *expr.Payload { return network(6, 2) }
+func arpSender() *expr.Payload    { return network(14, 4) }
+func arpTarget() *expr.Payload    { return network(24, 4) }
+
+func source4() *expr.Payload      { return network(12, 4) }
+func destination4() *expr.Payload { return network(16, 4) }
+func source6() *expr.Payload      { return network(8, 16) }
+func destination6() *expr.Payload { return network(24, 16) }
+
+// discoveryTarget is true for neighbour solicitations and advertisements about
+// one of the addresses, duplicate address detection included (RFC 4861 §4.3, §4.4).
+func discoveryTarget(addresses *members) []match {
+	const solicitation, advertisement = 135, 136
+	return all(
+		ipv6(),
+		transportProtocol(unix.IPPROTO_ICMPV6),
+		among(payload(expr.PayloadBaseTransportHeader, 0, 1), byteSet(nftables.TypeICMP6Type, solicitation, advertisement)),
+		among(payload(expr.PayloadBaseTransportHeader, 8, 16), addresses),
+	)
+}
+
+func transportProtocol(p byte) []match {
+	return is(&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register}, []byte{p})
+}
+
+// renewals are the rules by which the frames of the elector move the lease, see
+// the package comment. sender restricts whose frames those are.
+func renewals(v6 bool, lease time.Duration, sender []match, question bool) []rule {
+	advert, ttl, priority := advert4(), network(8, 1), payload(expr.PayloadBaseTransportHeader, 2, 1)
+	if v6 {
+		// An advertisement has no extension headers, so its place is known.
+		advert, ttl, priority = advert6(), network(7, 1), network(42, 1)
 	}
+	advert = all(advert, sender)
+	renew := leaseOperation(unix.NFT_DYNSET_OP_UPDATE, lease)
+	revoke := leaseOperation(dynsetDelete, 0)
+	rules := []rule{
+		// Between two advertisements the daemon renews the lease without a word
+		// to anybody, so that it can be much shorter than their interval.
+		when(all(advert, is(ttl, []byte{renewalTTL})), append(renew, drop())...),
+		// The daemon's way to close the fence without a word to anybody.
+		when(all(advert, isNot(ttl, []byte{advertTTL})), append(revoke, drop())...),
+		// Priority 0 says that the MASTER leaves (RFC 9568 §5.2.4).
+		when(all(advert, is(priority, []byte{0})), append(revoke, accept())...),
+	}
+	if question {
+		rules = append(rules, when(all(advert, is(priority, []byte{questionPriority})), accept()))
+	}
+	return append(rules, when(advert, append(renew, accept())...))
+}
+
+func advert4() []match {
+	return all(
+		ipv4(),
+		is(destination4(), []byte{224, 0, 0, 18}),
+		is(network(9, 1), []byte{ipProtocolVRRP}),
+	)
+}
+
+func advert6() []match {
+	group := netip.MustParseAddr("ff02::12").As16()
+	return all(
+		ipv6(),
+		is(destination6(), group[:]),
+		is(network(6, 1), []byte{ipProtocolVRRP}),
+	)
 }
 
 func leaseOperation(operation uint32, timeout time.Duration) []expr.Any {
-	return []expr.Any{key(), &expr.Dynset{
+	return []expr.Any{leaseRegister(), &expr.Dynset{
 		SrcRegKey: register, SetName: setName, Operation: operation, Timeout: timeout,
 	}}
 }
 
-func key() *expr.Immediate {
+func leaseRegister() *expr.Immediate {
 	return &expr.Immediate{Register: register, Data: keyBytes()}
 }
 
 func keyBytes() []byte { return binaryutil.NativeEndian.PutUint32(leaseKey) }
 
-func protocol() *expr.Meta {
-	return &expr.Meta{Key: expr.MetaKeyPROTOCOL, Register: register}
-}
-
-func etherType(t uint16) []byte { return binaryutil.BigEndian.PutUint16(t) }
-
-func link(offset, length uint32) *expr.Payload {
-	return &expr.Payload{DestRegister: register, Base: expr.PayloadBaseLLHeader, Offset: offset, Len: length}
-}
-
 func network(offset, length uint32) *expr.Payload {
-	return &expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length}
+	return payload(expr.PayloadBaseNetworkHeader, offset, length)
 }
 
-func equal(load expr.Any, data []byte) []expr.Any { return compare(expr.CmpOpEq, load, data) }
-
-func compare(op expr.CmpOp, load expr.Any, data []byte) []expr.Any {
-	return []expr.Any{load, &expr.Cmp{Op: op, Register: register, Data: data}}
+func payload(base expr.PayloadBase, offset, length uint32) *expr.Payload {
+	return &expr.Payload{DestRegister: register, Base: base, Offset: offset, Len: length}
 }
 
-func verdict(kind expr.VerdictKind) expr.Any { return &expr.Verdict{Kind: kind} }
+func accept() expr.Any { return &expr.Verdict{Kind: expr.VerdictAccept} }
+
+func drop() expr.Any { return &expr.Verdict{Kind: expr.VerdictDrop} }
+
+func jump(chain string) expr.Any { return &expr.Verdict{Kind: expr.VerdictJump, Chain: chain} }
+
+// fingerprint describes all that the rule does.
+func (r rule) fingerprint() string {
+	text := ""
+	one := func(e expr.Any) {
+		encoded, err := expr.Marshal(byte(nftables.TableFamilyNetdev), e)
+		text += fmt.Sprintf("%x %v ", encoded, err)
+	}
+	for _, m := range r.matches {
+		for _, e := range m.exprs {
+			one(e)
+		}
+		if m.members != nil {
+			text += fmt.Sprintf("%v %x ", m.invert, m.members.keys)
+		}
+	}
+	for _, e := range r.action {
+		one(e)
+	}
+	return text
+}
