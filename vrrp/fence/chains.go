@@ -41,7 +41,7 @@ func (c chain) digest() string {
 		fmt.Fprintf(&b, "hook %d\n", *c.hook)
 	}
 	for _, r := range c.rules {
-		fmt.Fprintln(&b, r.fingerprint())
+		fmt.Fprintln(&b, r.fingerprint)
 	}
 	sum := sha256.Sum256([]byte(b.String()))
 	return hex.EncodeToString(sum[:8])
@@ -74,15 +74,14 @@ func chains(cfg Config) []chain {
 	if len(egress) > 0 {
 		list = append(list, chain{name: guardEgressName, rules: egress}, chain{name: guardIngressName, rules: ingress})
 	}
+	speak, hear := []rule{when(nil, jump(linkEgressName))}, []rule{when(held(), accept())}
 	for _, l := range cfg.Links {
 		if l.ownMAC() {
 			continue
 		}
 		list = append(list,
-			base("egress-"+l.Name, l.Name, nftables.ChainHookEgress, nftables.ChainPolicyDrop,
-				[]rule{when(nil, jump(linkEgressName))}),
-			base("ingress-"+l.Name, l.Name, nftables.ChainHookIngress, nftables.ChainPolicyDrop,
-				[]rule{when(held(), accept())}))
+			base("egress-"+l.Name, l.Name, nftables.ChainHookEgress, nftables.ChainPolicyDrop, speak),
+			base("ingress-"+l.Name, l.Name, nftables.ChainHookIngress, nftables.ChainPolicyDrop, hear))
 	}
 	for _, p := range v.parents {
 		if !p.guarded(v) {

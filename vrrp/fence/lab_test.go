@@ -186,14 +186,6 @@ func (l *lab) macvlan(t *testing.T, name, parent string, mac [6]byte) {
 	}
 }
 
-func (l *lab) address(link string, p netip.Prefix) error {
-	n, err := l.nodeLinks.LinkByName(link)
-	if err != nil {
-		return err
-	}
-	return l.nodeLinks.AddrReplace(n, &netlink.Addr{IPNet: ipNet(p)})
-}
-
 func setUp(h *netlink.Handle, name string) error {
 	l, err := h.LinkByName(name)
 	if err != nil {
@@ -203,7 +195,7 @@ func setUp(h *netlink.Handle, name string) error {
 }
 
 func ipNet(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), 32)}
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
 func listen(t *testing.T, ns netns.NsHandle, name string) *packet.Conn {
@@ -301,25 +293,6 @@ func collect(t *testing.T, c *packet.Conn, quiet time.Duration) [][]byte {
 	return nil
 }
 
-// speaks tells whether a frame has a virtual MAC address as its source or speaks
-// for a virtual address.
-func speaks(f []byte) bool {
-	if len(f) < 34 {
-		return false
-	}
-	if src := [6]byte(f[6:12]); src == vmac || src == vmac1 {
-		return true
-	}
-	var sender netip.Addr
-	switch binary.BigEndian.Uint16(f[12:]) {
-	case etherTypeARP:
-		sender = netip.AddrFrom4([4]byte(f[28:32]))
-	case etherTypeIPv4:
-		sender = netip.AddrFrom4([4]byte(f[26:30]))
-	}
-	return sender == vip || sender == vip1
-}
-
 func count(frames [][]byte, match func([]byte) bool) int {
 	n := 0
 	for _, f := range frames {
@@ -369,10 +342,7 @@ func echo(to, mac [6]byte, src, dst netip.Addr) []byte {
 	return ether(to, mac, etherTypeIPv4, ipv4(1, 64, src, dst, icmp))
 }
 
-// advert is an advertisement of VRRP version 3 (RFC 9568 §5.1).
+// advert is an IPv4 advertisement from the own address.
 func advert(mac [6]byte, ttl, priority byte) []byte {
-	msg := []byte{0x31, mac[5], priority, 1, 0, 100, 0, 0}
-	msg = append(msg, vip.AsSlice()...)
-	binary.BigEndian.PutUint16(msg[6:], checksum(msg))
-	return ether(vrrpTo, mac, etherTypeIPv4, ipv4(112, ttl, own, netip.MustParseAddr("224.0.0.18"), msg))
+	return advertisement(mac, own, mac[5], ttl, priority)
 }

@@ -216,8 +216,8 @@ func (p *parent) hear4(v layout) []rule {
 func (p *parent) unicastGuard(v4, v6 []netip.Addr, v layout) []rule {
 	rules := guardIngress(v4, v6, v.macs)
 	single := masked(expr.CmpOpEq, payload(expr.PayloadBaseLLHeader, 0, 1), []byte{1}, []byte{0})
-	for i := range rules {
-		rules[i].matches = all(rules[i].matches, single)
+	for i, r := range rules {
+		rules[i] = when(all(r.matches, single), r.action...)
 	}
 	return rules
 }

@@ -3,6 +3,7 @@ package fence
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/google/nftables"
@@ -60,9 +61,14 @@ type match struct {
 type rule struct {
 	matches []match
 	action  []expr.Any
+	// fingerprint describes all that the rule does. It is made once, for hundreds
+	// of links share a rule.
+	fingerprint string
 }
 
-func when(matches []match, action ...expr.Any) rule { return rule{matches: matches, action: action} }
+func when(matches []match, action ...expr.Any) rule {
+	return rule{matches: matches, action: action, fingerprint: fingerprint(matches, action)}
+}
 
 // all flattens conditions.
 func all(matches ...[]match) []match {
@@ -258,23 +264,22 @@ func drop() expr.Any { return &expr.Verdict{Kind: expr.VerdictDrop} }
 
 func jump(chain string) expr.Any { return &expr.Verdict{Kind: expr.VerdictJump, Chain: chain} }
 
-// fingerprint describes all that the rule does.
-func (r rule) fingerprint() string {
-	text := ""
+func fingerprint(matches []match, action []expr.Any) string {
+	var text strings.Builder
 	one := func(e expr.Any) {
 		encoded, err := expr.Marshal(byte(nftables.TableFamilyNetdev), e)
-		text += fmt.Sprintf("%x %v ", encoded, err)
+		fmt.Fprintf(&text, "%x %v ", encoded, err)
 	}
-	for _, m := range r.matches {
+	for _, m := range matches {
 		for _, e := range m.exprs {
 			one(e)
 		}
 		if m.members != nil {
-			text += fmt.Sprintf("%v %x ", m.invert, m.members.keys)
+			fmt.Fprintf(&text, "%v %x ", m.invert, m.members.keys)
 		}
 	}
-	for _, e := range r.action {
+	for _, e := range action {
 		one(e)
 	}
-	return text
+	return text.String()
 }
