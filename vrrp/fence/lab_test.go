@@ -200,13 +200,18 @@ func ipNet(p netip.Prefix) *net.IPNet {
 
 func listen(t *testing.T, ns netns.NsHandle, name string) *packet.Conn {
 	t.Helper()
+	return listenFor(t, ns, name, unix.ETH_P_ALL)
+}
+
+func listenFor(t *testing.T, ns netns.NsHandle, name string, protocol int) *packet.Conn {
+	t.Helper()
 	var c *packet.Conn
 	in(t, ns, func() error {
 		ifi, err := net.InterfaceByName(name)
 		if err != nil {
 			return err
 		}
-		if c, err = packet.Listen(ifi, packet.Raw, unix.ETH_P_ALL, nil); err != nil {
+		if c, err = packet.Listen(ifi, packet.Raw, protocol, nil); err != nil {
 			return err
 		}
 		return c.SetPromiscuous(true)

@@ -33,12 +33,13 @@ func modes() []mode {
 type segment struct {
 	*lab
 	mode
-	link      fence.Link
-	vips      []netip.Addr
-	own, far  netip.Addr
-	port      *packet.Conn
-	parent    *packet.Conn
-	collected int
+	link     fence.Link
+	vips     []netip.Addr
+	own, far netip.Addr
+	port     *packet.Conn
+	parent   *packet.Conn
+	// early are frames that were read while something was still being done.
+	early [][]byte
 }
 
 func newSegment(t *testing.T, m mode) *segment {
