@@ -24,7 +24,8 @@ const (
 const (
 	// keysPerMessage keeps a list of keys below the 64 KiB that an attribute holds.
 	keysPerMessage = 1000
-	// networkOrder tells the nft program how to print the keys of a set.
+	// hostOrder and networkOrder tell the nft program how to print the keys of a set.
+	hostOrder    = 1
 	networkOrder = 2
 	// anonymousName is a pattern: the kernel numbers the sets itself.
 	anonymousName = "__set%d"
@@ -100,10 +101,10 @@ func (b *batch) deleteTable() {
 }
 
 func (b *batch) addLeaseSet() {
-	b.addSet(setName, unix.NFT_SET_TIMEOUT|unix.NFT_SET_EVAL, nftables.TypeMark, setSize, nil)
+	b.addSet(setName, unix.NFT_SET_TIMEOUT|unix.NFT_SET_EVAL, nftables.TypeMark, setSize, hostOrder)
 }
 
-func (b *batch) addSet(name string, flags uint32, datatype nftables.SetDatatype, size uint32, data []byte) {
+func (b *batch) addSet(name string, flags uint32, datatype nftables.SetDatatype, size, order uint32) {
 	b.sets++
 	id := b.sets
 	b.add(unix.NFT_MSG_NEWSET, netlink.Create, func(ae *netlink.AttributeEncoder) {
@@ -117,16 +118,13 @@ func (b *batch) addSet(name string, flags uint32, datatype nftables.SetDatatype,
 			ae.Uint32(unix.NFTA_SET_DESC_SIZE, size)
 			return nil
 		})
-		if data != nil {
-			ae.Bytes(unix.NFTA_SET_USERDATA, data)
-		}
+		ae.Bytes(unix.NFTA_SET_USERDATA, userdata.AppendUint32(nil, userdata.NFTNL_UDATA_SET_KEYBYTEORDER, order))
 	})
 }
 
 // addMembers makes the anonymous set of a match; it lives as long as its rule.
 func (b *batch) addMembers(m *members) (id uint32) {
-	order := userdata.AppendUint32(nil, userdata.NFTNL_UDATA_SET_KEYBYTEORDER, networkOrder)
-	b.addSet(anonymousName, unix.NFT_SET_ANONYMOUS|unix.NFT_SET_CONSTANT, m.datatype, uint32(len(m.keys)), order)
+	b.addSet(anonymousName, unix.NFT_SET_ANONYMOUS|unix.NFT_SET_CONSTANT, m.datatype, uint32(len(m.keys)), networkOrder)
 	for first := 0; first < len(m.keys); first += keysPerMessage {
 		b.elements(unix.NFT_MSG_NEWSETELEM, anonymousName, b.sets, 0, m.keys[first:min(first+keysPerMessage, len(m.keys))])
 	}

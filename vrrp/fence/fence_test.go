@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/netip"
 	"os"
-	"os/exec"
 	"slices"
 	"testing"
 	"time"
@@ -260,17 +259,17 @@ func TestEnsureRepairs(t *testing.T) {
 		{"flushed ruleset", "flush ruleset"},
 		{"added rule", "insert rule netdev tandem-lab egress-v0 accept"},
 		{"other policy", "add chain netdev tandem-lab ingress-v0 { policy accept; }"},
+		{"sleeping table", "add table netdev tandem-lab { flags dormant; }"},
+		{"shared chain without rules", "flush chain netdev tandem-lab link-egress"},
+		{"foreign chain", "add chain netdev tandem-lab foreign; add rule netdev tandem-lab foreign accept; insert rule netdev tandem-lab egress-v0 jump foreign"},
 		{"foreign set", "delete table netdev tandem-lab; add table netdev tandem-lab; add set netdev tandem-lab lease { type ipv4_addr; }"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			l := newLab(t)
-			in(t, l.node, func() error {
-				out, err := exec.Command("nft", tt.nft).CombinedOutput()
-				if err != nil {
-					return errors.Join(err, errors.New(string(out)))
-				}
-				return nil
-			})
+			l.plain(t)
+			if err := l.nft(t, tt.nft); err != nil {
+				t.Fatal(err)
+			}
 			if err := l.fence.Check(l.cfg); err == nil {
 				t.Error("Check sees nothing wrong")
 			}
