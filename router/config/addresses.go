@@ -11,9 +11,18 @@ const (
 	// maxAddresses4 is what the count of an advert holds (RFC 9568 §5.2.5).
 	maxAddresses4 = 255
 	// maxAddresses6 is what fits into an advert of 1500 bytes, the link-local address
-	// not counted.
+	// not counted, and maxSigned6 what fits beside an authenticator.
 	maxAddresses6 = 89
+	maxSigned6    = 87
 )
+
+// most6 returns how many IPv6 addresses a virtual router of the segment can have.
+func (s segment) most6() int {
+	if s.vrrp.Authentication {
+		return maxSigned6
+	}
+	return maxAddresses6
+}
 
 // validateAddresses checks that every IPv4 address belongs to its segment and to
 // nothing else in it.
@@ -37,9 +46,10 @@ func validateAddresses(s segment, r *report) {
 }
 
 func crowded(count, most int) string {
-	return fmt.Sprintf("has %d addresses, but an advertisement holds %d; move the others to another of virtual_routers", count, most)
+	return fmt.Sprintf("has %d addresses of one family, but an advertisement holds %d; move the others to another of virtual_routers", count, most)
 }
 
+// validateDistinct checks that no two places on a segment have the same address.
 func validateDistinct(places []place, r *report) {
 	seen := map[netip.Addr]string{}
 	for _, p := range places {
@@ -61,9 +71,10 @@ func validateIPv6(s segment, r *report) {
 		local = append(local, place{path + ".link_local", s.ports[name].LinkLocal})
 	}
 	for i, v := range s.virtualRouters {
-		if v.VRID != 0 && v.has(netip.Addr.Is6) {
-			// It stands nowhere in the document, but follows from the VRID.
-			local = append(local, place{s.router(i) + ".vrid", v.LinkLocal()})
+		// It stands nowhere in the document, but follows from the VRID.
+		at := s.router(i) + ".vrid"
+		if v.VRID != 0 && v.has(netip.Addr.Is6) && !r.faulty(at) {
+			local = append(local, place{at, v.LinkLocal()})
 		}
 	}
 	validateDistinct(slices.Concat(local, hosts), r)
@@ -81,8 +92,8 @@ func validateIPv6(s segment, r *report) {
 			r.add(p.path, message)
 		}
 	}
-	if count := len(s.places6) - 1; count > maxAddresses6 {
-		r.add(at+".addresses", crowded(count, maxAddresses6))
+	if count := len(s.places6) - 1; count > s.most6() {
+		r.add(at+".addresses", crowded(count, s.most6()))
 	}
 }
 
@@ -119,8 +130,8 @@ func validateVirtualRouters(s segment, r *report) {
 		if count4 := len(v.Addresses) - count6; count4 > maxAddresses4 {
 			r.add(s.router(i)+".addresses", crowded(count4, maxAddresses4))
 		}
-		if count6 > maxAddresses6 {
-			r.add(s.router(i)+".addresses", crowded(count6, maxAddresses6))
+		if count6 > s.most6() {
+			r.add(s.router(i)+".addresses", crowded(count6, s.most6()))
 		}
 	}
 }

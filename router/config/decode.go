@@ -51,7 +51,7 @@ type entry struct {
 func (d decoder) entries(path string, node ast.Node) []entry {
 	mapping, ok := node.(*ast.MappingNode)
 	if !ok {
-		d.kind(path, node, "a mapping of keys to values")
+		d.kind(path, node, aMapping)
 		return nil
 	}
 	var entries []entry
@@ -82,7 +82,7 @@ func (d decoder) entries(path string, node ast.Node) []entry {
 // fields decodes a mapping whose keys are known.
 func (d decoder) fields(path string, node ast.Node, fields ...field) {
 	if _, ok := node.(*ast.MappingNode); !ok {
-		d.kind(path, node, "a mapping of keys to values")
+		d.kind(path, node, aMapping)
 		return
 	}
 	given := map[string]bool{}
@@ -128,10 +128,12 @@ func (d decoder) kind(path string, node ast.Node, want string) {
 	d.add(path, "must be "+want+", but is "+kindOf(node))
 }
 
+const aMapping = "a mapping of keys to values"
+
 func kindOf(node ast.Node) string {
 	switch n := node.(type) {
 	case *ast.MappingNode, *ast.MappingValueNode:
-		return "a mapping of keys to values"
+		return aMapping
 	case *ast.SequenceNode:
 		return "a list"
 	case *ast.LiteralNode:

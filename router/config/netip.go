@@ -49,6 +49,11 @@ func (d decoder) plain(path string, address netip.Addr) netip.Addr {
 }
 
 func (d decoder) anyAddress(path string, node ast.Node, want, example string) netip.Addr {
+	if kind := kindOf(node); kind == aMapping {
+		// What YAML makes of some places of colons between braces.
+		d.add(path, "must be "+want+", but is "+kind+"; put an IPv6 address in quotes here")
+		return netip.Addr{}
+	}
 	text, ok := d.text(path, node, want)
 	if !ok {
 		return netip.Addr{}
