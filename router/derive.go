@@ -157,7 +157,7 @@ func rules(ports []PortAddress, all []segment) []Rule {
 	var own, incoming, networks, uplinks []Rule
 	for _, port := range ports {
 		address := port.Prefix.Addr()
-		if !address.IsLinkLocalUnicast() || address.Is4() { // fe80::/64 is in the main table alone
+		if !isLinkLocal6(address) { // fe80::/64 is in the main table alone
 			own = append(own, Rule{Preference: PreferenceOwn, From: single(address), IPv6: address.Is6(), Table: MainTable})
 		}
 	}
@@ -170,7 +170,7 @@ func rules(ports []PortAddress, all []segment) []Rule {
 			}
 			seen[rule] = true
 			for _, address := range c.Addresses {
-				if s.isUplink && !(c.IPv6 && address.IsLinkLocalUnicast()) {
+				if s.isUplink && !isLinkLocal6(address) {
 					uplinks = append(uplinks, Rule{Preference: PreferenceUplink, From: single(address), IPv6: c.IPv6, Table: s.table()})
 				}
 			}
@@ -185,6 +185,8 @@ func rules(ports []PortAddress, all []segment) []Rule {
 	}
 	return slices.Concat(own, incoming, networks, uplinks)
 }
+
+func isLinkLocal6(address netip.Addr) bool { return address.Is6() && address.IsLinkLocalUnicast() }
 
 // translations returns the source NAT of the networks that have an uplink.
 func translations(doc *config.Document, all []segment) []SourceNAT {

