@@ -304,6 +304,61 @@ func TestProblems(t *testing.T) {
 	}
 }
 
+// A cut cable is one failure and one problem, however many virtual routers and families
+// use it.
+func TestLinkOfManyCarriers(t *testing.T) {
+	n := pairOf(t)["alpha"]
+	n.state.risen, n.state.reconciled = make(map[string]bool), true
+	down := func(names ...string) func(string) bool {
+		return func(port string) bool { return !slices.Contains(names, port) }
+	}
+	now := time.Now()
+	tests := []struct {
+		name   string
+		cut    []string
+		failed int
+		down   []string
+	}{
+		{"none", nil, 0, nil},
+		{"uplink", []string{"eth1"}, 1, []string{"wan", "wan/ipv6", "wan/11", "wan/11/ipv6"}},
+		{"network", []string{"eth2.20"}, 1, []string{"office", "office/ipv6", "office/21"}},
+		{"two networks", []string{"eth2.20", "eth2.30"}, 2, []string{"office", "office/ipv6", "office/21", "guests"}},
+		{"HA link", []string{"eth0"}, 0, []string{"ha"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			now = now.Add(time.Minute)
+			got := n.fitness(now, down(tt.cut...))
+			if got.Failed != tt.failed || !slices.Equal(got.Down, tt.down) {
+				t.Errorf("failed %d, down %q; want %d, %q", got.Failed, got.Down, tt.failed, tt.down)
+			}
+			carriers := n.carrierStatus(now, elector.Report{})
+			for _, c := range carriers {
+				if c.Up == slices.Contains(tt.down, c.Name) {
+					t.Errorf("carrier %+v", c)
+				}
+			}
+			if problems := n.ownProblems(status.Status{Carriers: carriers}); len(problems) != len(tt.cut) {
+				t.Errorf("problems %q", problems)
+			}
+		})
+	}
+}
+
+func TestStatusTellsFamilies(t *testing.T) {
+	n := pairOf(t)["alpha"]
+	for _, c := range n.carrierStatus(time.Now(), elector.Report{}) {
+		if c.IPv6 != strings.HasSuffix(c.Name, "/ipv6") || (c.Kind == "ha") != (len(c.Addresses) == 0) {
+			t.Errorf("%+v", c)
+		}
+	}
+	wan := n.uplinks()[0]
+	want := []string{"198.51.100.10", "198.51.100.11", "2001:db8:0:10::10", "198.51.100.20", "2001:db8:0:10::20"}
+	if wan.GatewayIPv6 != "fe80::1" || !slices.Equal(wan.Addresses, want) {
+		t.Errorf("%+v", wan)
+	}
+}
+
 func TestProblemsOfKeys(t *testing.T) {
 	n := pairOf(t)["alpha"]
 	n.state.links = map[string]bool{}

@@ -187,7 +187,11 @@ func (n *node) note(report kernel.Report, err error) {
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
 // judge looks at the links and tells the elector the node's fitness.
-func (n *node) judge(now time.Time) {
+func (n *node) judge(now time.Time) { n.elector.setFitness(n.fitness(now, n.linkUp)) }
+
+// fitness looks at the links through linkUp and returns how well the node would do as
+// MASTER.
+func (n *node) fitness(now time.Time, linkUp func(port string) bool) elector.Fitness {
 	n.mu.Lock()
 	s := &n.state
 	s.links = make(map[string]bool)
@@ -197,7 +201,7 @@ func (n *node) judge(now time.Time) {
 	var served []string
 	rising := 0
 	for segment, port := range n.ports() {
-		up := n.linkUp(port)
+		up := linkUp(port)
 		s.links[segment] = up
 		if segment == router.HACarrier {
 			continue
@@ -228,7 +232,7 @@ func (n *node) judge(now time.Time) {
 	}
 	n.mu.Unlock()
 	ready := n.sync == nil || n.sync.complete()
-	n.elector.setFitness(elector.Fitness{Fitness: vrrp.Fitness{Failed: failed, Recovering: recovering, Ready: ready}, Down: down})
+	return elector.Fitness{Fitness: vrrp.Fitness{Failed: failed, Recovering: recovering, Ready: ready}, Down: down}
 }
 
 func (n *node) linkUp(name string) bool {

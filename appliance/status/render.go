@@ -140,15 +140,24 @@ func (r *renderer) elector(e Elector) string {
 
 func (r *renderer) carriers(s Status) {
 	rows := [][]string{{"CARRIER", "KIND", "INTERFACE", "VRID", "LINK", "ADDRESSES", "SENT", "RECEIVED", "DROPPED", "PEER"}}
+	// With one family there is nothing to tell apart.
+	dual := slices.ContainsFunc(s.Carriers, func(c Carrier) bool { return c.IPv6 })
+	if dual {
+		rows[0] = slices.Insert(rows[0], familyColumn, "FAMILY")
+	}
 	for _, c := range s.Carriers {
 		var dropped uint64
 		for _, n := range c.Dropped {
 			dropped += n
 		}
-		rows = append(rows, []string{
+		row := []string{
 			c.Name, c.Kind, c.Interface, fmt.Sprint(c.VRID), r.link(c.Up), orDash(strings.Join(c.Addresses, " ")),
 			fmt.Sprint(c.Sent), fmt.Sprint(c.Received), fmt.Sprint(dropped), r.heard(s, c),
-		})
+		}
+		if dual {
+			row = slices.Insert(row, familyColumn, c.family())
+		}
+		rows = append(rows, row)
 	}
 	r.table(rows)
 }
@@ -168,6 +177,17 @@ func (r *renderer) heard(s Status, c Carrier) string {
 	return "heard " + span(c.PeerHeard) + " ago"
 }
 
+// familyColumn is the place of the family among a carrier's columns, behind the VRID:
+// both together are what the virtual router is called on the wire.
+const familyColumn = 4
+
+func (c Carrier) family() string {
+	if c.IPv6 {
+		return "IPv6"
+	}
+	return "IPv4"
+}
+
 func (r *renderer) uplinks(s Status) {
 	if len(s.Uplinks) == 0 {
 		return
@@ -175,7 +195,7 @@ func (r *renderer) uplinks(s Status) {
 	rows := [][]string{{"UPLINK", "INTERFACE", "LINK", "GATEWAY", "ADDRESSES", "NETWORKS"}}
 	for _, u := range s.Uplinks {
 		rows = append(rows, []string{
-			u.Name, u.Interface, r.link(u.Up), u.Gateway, orDash(strings.Join(u.Addresses, " ")), orDash(strings.Join(u.Networks, " ")),
+			u.Name, u.Interface, r.link(u.Up), strings.TrimSpace(u.Gateway + " " + u.GatewayIPv6), orDash(strings.Join(u.Addresses, " ")), orDash(strings.Join(u.Networks, " ")),
 		})
 	}
 	r.table(rows)

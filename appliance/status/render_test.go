@@ -1,6 +1,7 @@
 package status
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -50,6 +51,30 @@ func TestRender(t *testing.T) {
 		t.Errorf("Render:\n%s\nwant:\n%s", got, sampleText)
 	}
 	if got := Render(sample(), true); !strings.Contains(got, "\x1b[") || stripColour(got) != sampleText {
+		t.Errorf("colours change more than colours:\n%s", got)
+	}
+}
+
+// With IPv6 the table says whose VRID it is.
+func TestRenderDualStack(t *testing.T) {
+	s := sample()
+	s.Carriers = slices.Insert(s.Carriers, 1, Carrier{
+		Name: "lan/ipv6", Kind: "network", Interface: "lan0", VRID: 10, IPv6: true, Up: true, Addresses: []string{"fe80::5e:a", "2001:db8::1"}, Sent: 7, PeerHeard: -1,
+	})
+	s.Uplinks[0].GatewayIPv6 = "fe80::1"
+	const want = `
+  CARRIER   KIND     INTERFACE  VRID  FAMILY  LINK  ADDRESSES               SENT  RECEIVED  DROPPED  PEER
+  lan       network  lan0       10    IPv4    up    10.0.0.1                12    0         0        hears us
+  lan/ipv6  network  lan0       10    IPv6    up    fe80::5e:a 2001:db8::1  7     0         0        -
+  ha        ha       ha0        30    IPv4    up    -                       0     3         2        does not hear us
+
+  UPLINK  INTERFACE  LINK  GATEWAY              ADDRESSES     NETWORKS
+  wan     wan0       up    203.0.113.1 fe80::1  203.0.113.10  lan
+`
+	if got := Render(s, false); !strings.Contains(got, want) {
+		t.Errorf("Render:\n%s\nlacks:\n%s", got, want)
+	}
+	if got := Render(s, true); !strings.Contains(stripColour(got), want) {
 		t.Errorf("colours change more than colours:\n%s", got)
 	}
 }
