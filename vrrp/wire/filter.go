@@ -16,11 +16,12 @@ import (
 // packet wakes the event loop. What follows the IP header and its options is left
 // to the parser.
 //
-// A frame of a VLAN that this host does not have counts as somebody else's
-// (PACKET_OTHERHOST), as does one that a switch has flooded; what this host sends
-// is PACKET_OUTGOING. In IPv6 the protocol must follow the header directly: an
+// A socket on an interface also gets what a macvlan or a VLAN interface on top of
+// it takes; only by the index in the packet can it tell. A frame of a VLAN that this
+// host does not have counts as somebody else's (PACKET_OTHERHOST), as does one that
+// a switch has flooded; what this host sends is PACKET_OUTGOING. In IPv6 the protocol must follow the header directly: an
 // extension header is not understood, and no VRRP router sends one.
-func advertFilter(ipv6 bool, own []netip.Addr) ([]bpf.RawInstruction, error) {
+func advertFilter(index int, ipv6 bool, own []netip.Addr) ([]bpf.RawInstruction, error) {
 	const pass, drop = 1 << 16, 0
 	protocol, destination := uint32(offsetProtocol), uint32(offsetDestination)
 	if ipv6 {
@@ -32,6 +33,9 @@ func advertFilter(ipv6 bool, own []netip.Addr) ([]bpf.RawInstruction, error) {
 		bpf.RetConstant{Val: drop},
 		bpf.LoadAbsolute{Off: protocol, Size: 1},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: vrrp.Protocol, SkipTrue: 1},
+		bpf.RetConstant{Val: drop},
+		bpf.LoadExtension{Num: bpf.ExtInterfaceIndex},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(index), SkipTrue: 1},
 		bpf.RetConstant{Val: drop},
 	}
 	for _, address := range append([]netip.Addr{group(ipv6)}, own...) {

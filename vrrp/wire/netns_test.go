@@ -213,8 +213,15 @@ func (h *host) listen(ipv6 bool) *Receiver {
 // sniff opens a socket that sees every frame of the physical interface.
 func (h *host) sniff() *packet.Conn {
 	h.t.Helper()
+	return h.sniffOn(h.physical.Name)
+}
+
+func (h *host) sniffOn(name string) *packet.Conn {
+	h.t.Helper()
 	h.enter()
-	c, err := packet.Listen(h.physical, packet.Raw, unix.ETH_P_ALL, nil)
+	ifi, err := net.InterfaceByName(name)
+	check(h.t, err)
+	c, err := packet.Listen(ifi, packet.Raw, unix.ETH_P_ALL, nil)
 	check(h.t, err)
 	h.t.Cleanup(func() { _ = c.Close() })
 	return c
@@ -333,11 +340,24 @@ func check(t testing.TB, err error) {
 	}
 }
 
-// frame4 is an Ethernet frame with an IPv4 packet.
-func frame4(destination, source net.HardwareAddr, from, to netip.Addr, protocol byte, payload []byte) []byte {
+// frame is an Ethernet frame with an IP packet of TTL or hop limit 255, of the
+// family of its addresses.
+func frame(destination, source net.HardwareAddr, from, to netip.Addr, protocol byte, payload []byte) []byte {
 	b := bytes.Join([][]byte{destination, source, {0x08, 0x00}}, nil)
+	if from.Is6() {
+		b[12], b[13] = 0x86, 0xdd
+		b = append(b, 0x60, 0, 0, 0, byte(len(payload)>>8), byte(len(payload)), protocol, 255)
+		return append(append(append(b, from.AsSlice()...), to.AsSlice()...), payload...)
+	}
 	b = append(b, 0x45, 0, 0, byte(ipv4Header+len(payload)), 0, 0, 0, 0, 255, protocol, 0, 0)
 	b = append(append(b, from.AsSlice()...), to.AsSlice()...)
 	resum(b[ethernetHeader:])
 	return append(b, payload...)
+}
+
+// toGroup is a frame of the host with a VRRP message to the group, as the peer's
+// virtual link would send it.
+func (h *host) toGroup(ipv6 bool, payload []byte) []byte {
+	mac := groupMAC(ipv6)
+	return frame(mac[:], virtualMAC(ipv6), h.source(ipv6), group(ipv6), vrrp.Protocol, payload)
 }

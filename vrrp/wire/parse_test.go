@@ -113,7 +113,7 @@ func FuzzParse(f *testing.F) {
 // The filter's decisions that depend on the content; those on the packet's
 // direction need a kernel, see TestFilterDropsOthers.
 func TestFilterAssembles(t *testing.T) {
-	raw, err := advertFilter(false, nil)
+	raw, err := advertFilter(1, false, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

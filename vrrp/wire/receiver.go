@@ -60,10 +60,9 @@ func (r *Receiver) open() error {
 }
 
 // openReceiver asks for one EtherType and not for all protocols: an all-protocol
-// socket would also run the filter on every frame that leaves and on every frame
-// that a macvlan takes, which on a router is all the traffic.
+// socket would also run the filter on every frame that leaves.
 func openReceiver(physical device, c ReceiverConfig) (int, error) {
-	filter, err := advertFilter(c.IPv6, c.Own)
+	filter, err := advertFilter(physical.index, c.IPv6, c.Own)
 	if err != nil {
 		return -1, err
 	}
