@@ -50,15 +50,7 @@ func (p *Port) currentMAC() ([6]byte, error) {
 	if !p.config.ownMAC() {
 		return p.mac, nil
 	}
-	bound, err := unix.Getsockname(descriptor(p.frames))
-	if err != nil {
-		return [6]byte{}, err
-	}
-	address, ok := bound.(*unix.SockaddrLinklayer)
-	if !ok || address.Halen != 6 {
-		return [6]byte{}, unix.ENODEV // so it looks when the interface was deleted
-	}
-	return [6]byte(address.Addr[:]), nil
+	return hardwareAddress(descriptor(p.frames))
 }
 
 // gratuitousARP is a request whose sender and target are the virtual address
@@ -85,5 +77,5 @@ func neighbourAdvertisement(mac [6]byte, addr netip.Addr) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return complete(newPacket(addr, everybody, unix.IPPROTO_ICMPV6, len(message)), message, hopLimitND)
+	return appendPacket(nil, newHeader(addr, everybody, unix.IPPROTO_ICMPV6), message, hopLimitND)
 }

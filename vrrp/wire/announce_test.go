@@ -84,7 +84,10 @@ func TestRFC9568_6_4_1_OtherAddressesAreNotAnnounced(t *testing.T) {
 		port := a.open(a.config(ipv6))
 		for _, address := range []netip.Addr{
 			virtualAddress(!ipv6),
-			{}, group(ipv6), netip.MustParseAddr("::ffff:192.0.2.1"), netip.MustParseAddr("fe80::1%a0"),
+			{},
+			group(ipv6),
+			netip.MustParseAddr("::ffff:192.0.2.1"),
+			netip.MustParseAddr("fe80::1%a0"),
 			netip.IPv4Unspecified(), netip.IPv6Unspecified(), netip.IPv6Loopback(),
 		} {
 			if err := port.Announce(address); err == nil {

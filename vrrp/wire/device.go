@@ -3,7 +3,6 @@ package wire
 import (
 	"fmt"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -16,25 +15,51 @@ type device struct {
 	request *unix.Ifreq
 }
 
-// lookup asks for the one link: the standard library would have the kernel list
-// all of them, and a node may have hundreds of macvlans.
-func lookup(name string) (device, error) {
-	link, err := netlink.LinkByName(name)
+// find asks by any socket for the index of an interface.
+func find(fd int, name string) (device, error) {
+	request, err := unix.NewIfreq(name)
+	if err == nil {
+		err = unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, request)
+	}
 	if err != nil {
 		return device{}, fmt.Errorf("find interface %q: %w", name, err)
 	}
-	attributes := link.Attrs()
-	if attributes.EncapType != "ether" || len(attributes.HardwareAddr) != 6 {
-		return device{}, fmt.Errorf("interface %q is not Ethernet", name)
-	}
-	request, err := unix.NewIfreq(attributes.Name)
+	return device{name: name, index: int(request.Uint32()), request: request}, nil
+}
+
+// lookup finds an interface with its MAC address by a packet socket, which it
+// binds to the interface. That takes three system calls; netlink takes a hundred
+// times as long, and the standard library lists all interfaces for one, of which a
+// node may have hundreds.
+func lookup(fd int, name string) (device, error) {
+	d, err := find(fd, name)
 	if err != nil {
-		return device{}, fmt.Errorf("ask for interface %q: %w", name, err)
+		return device{}, err
 	}
-	return device{
-		name: attributes.Name, index: attributes.Index,
-		mac: [6]byte(attributes.HardwareAddr), request: request,
-	}, nil
+	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Ifindex: d.index}); err != nil {
+		return device{}, fmt.Errorf("look at interface %q: %w", name, err)
+	}
+	if d.mac, err = hardwareAddress(fd); err != nil {
+		return device{}, fmt.Errorf("look at interface %q: %w", name, err)
+	}
+	return d, nil
+}
+
+// hardwareAddress is the MAC address that the interface of a bound packet socket
+// has now.
+func hardwareAddress(fd int) ([6]byte, error) {
+	bound, err := unix.Getsockname(fd)
+	if err != nil {
+		return [6]byte{}, err
+	}
+	address, ok := bound.(*unix.SockaddrLinklayer)
+	switch {
+	case !ok || address.Ifindex <= 0:
+		return [6]byte{}, unix.ENODEV // so it looks when the interface was deleted
+	case address.Hatype != unix.ARPHRD_ETHER || address.Halen != 6:
+		return [6]byte{}, errNotEthernet
+	}
+	return [6]byte(address.Addr[:]), nil
 }
 
 // requireUp asks by any socket whether the interface is up.

@@ -20,6 +20,9 @@ var ErrLinkGone = fmt.Errorf("the interface was deleted, open it again: %w", Err
 // carrier at the moment. The port itself is in order.
 var ErrUnreachable = errors.New("the peer cannot be reached")
 
+// errNotEthernet is what there is to say about tunnels and the loopback.
+var errNotEthernet = errors.New("it is not an Ethernet interface")
+
 // explain turns what the kernel says about a vanished link or peer into an error
 // of this package.
 func explain(verb, link string, err error) error {

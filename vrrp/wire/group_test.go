@@ -92,3 +92,21 @@ func TestGroupIsReportedAgainAfterTheLinkWasDown(t *testing.T) {
 		}
 	}
 }
+
+// A receiver may be opened before IPv6 is there.
+func TestGroupIsReportedOnceIPv6IsEnabled(t *testing.T) {
+	a, b := pair(t)
+	a.enter()
+	sysctl(t, "net/ipv6/conf/a0/disable_ipv6", "1")
+	a.listen(true)
+	sniffer := b.sniff()
+	a.enter()
+	sysctl(t, "net/ipv6/conf/a0/disable_ipv6", "0")
+	a.addAddress(a.source6, 64)
+	for {
+		frame := next(t, sniffer, unix.ETH_P_IPV6, 0)
+		if bytes.Contains(frame, group(true).AsSlice()) && bytes.Equal(frame[6:12], a.physical.HardwareAddr) {
+			break
+		}
+	}
+}

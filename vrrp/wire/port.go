@@ -54,9 +54,9 @@ type Port struct {
 	// is that of unicast adverts and questions.
 	toGroup, toGroupOwn, toAll unix.SockaddrLinklayer
 	toPeer                     unix.Sockaddr
-	// packet is the buffer in which VRRP packets are built. It begins with their IP
-	// header. A unicast port has one to the group as well, for the fence.
-	packet, fencePacket []byte
+	// header is the constant part of the IP header of adverts and questions,
+	// fenceHeader that of what the fence gets: it only knows the group.
+	header, fenceHeader []byte
 }
 
 // Open opens the port of a carrier. The interfaces must exist, but may be down. It
@@ -74,13 +74,13 @@ func (p *Port) open() error {
 		return err
 	}
 	var err error
-	if p.link, err = lookup(p.config.Interface); err != nil {
+	if p.link, err = lookup(p.sender.control, p.config.Interface); err != nil {
 		return err
 	}
 	outgoing := p.link
 	if p.config.ownMAC() {
 		p.outgoing = p.config.Interface
-	} else if outgoing, err = lookup(p.config.VirtualLink); err != nil {
+	} else if outgoing, err = lookup(p.sender.control, p.config.VirtualLink); err != nil {
 		return err
 	}
 	p.mac = outgoing.mac
@@ -92,8 +92,8 @@ func (p *Port) open() error {
 	p.toGroup = linkLayer(outgoing, etherType(ipv6), groupMAC(ipv6))
 	p.toGroupOwn = linkLayer(p.link, etherType(ipv6), groupMAC(ipv6))
 	p.toAll = linkLayer(outgoing, announcementType(ipv6), everybodyMAC(ipv6))
-	p.packet = newPacket(p.config.Source, p.Destination(), vrrp.Protocol, maxMessage)
-	p.fencePacket = p.packet
+	p.header = newHeader(p.config.Source, p.Destination(), vrrp.Protocol)
+	p.fenceHeader = p.header
 	if p.frames, err = p.sender.frames(p.link); err != nil {
 		return err
 	}
@@ -101,7 +101,7 @@ func (p *Port) open() error {
 		return nil
 	}
 	p.toPeer = socketAddress(p.config.Unicast, p.link.index)
-	p.fencePacket = newPacket(p.config.Source, group(ipv6), vrrp.Protocol, maxMessage)
+	p.fenceHeader = newHeader(p.config.Source, group(ipv6), vrrp.Protocol)
 	p.packets, err = p.sender.packets(p.link, p.config.Source)
 	return err
 }

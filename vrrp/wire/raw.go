@@ -15,7 +15,7 @@ import (
 // protocol 255 stands for, and no router sends packets of it, so that the socket
 // has nothing to receive.
 func openPackets(physical device, source netip.Addr) (int, error) {
-	fd, err := openRaw(physical, source.Is6(), unix.IPPROTO_RAW)
+	fd, err := openRaw(source.Is6(), unix.IPPROTO_RAW)
 	if err != nil {
 		return -1, err
 	}
@@ -28,6 +28,9 @@ func openPackets(physical device, source netip.Addr) (int, error) {
 // bindTo gives the routing decision its source. The address may come later than
 // the socket; IPv6 addresses go away whenever the link is down.
 func bindTo(fd int, physical device, source netip.Addr) error {
+	if err := unix.BindToDevice(fd, physical.name); err != nil {
+		return fmt.Errorf("bind to interface: %w", err)
+	}
 	level, freebind := unix.IPPROTO_IP, unix.IP_FREEBIND
 	if source.Is6() {
 		level, freebind = unix.IPPROTO_IPV6, unix.IPV6_FREEBIND
@@ -45,14 +48,14 @@ func bindTo(fd int, physical device, source netip.Addr) error {
 // only opens the network card's filter: it is this one that makes the kernel send
 // IGMP and MLD reports, without which a snooping switch withholds the adverts.
 //
-// The socket is one of VRRP's protocol, because the kernel answers packets of a
-// protocol that nobody listens to with an ICMP error, adverts to this node's own
+// The socket is a raw one of VRRP's protocol, because the kernel answers packets of
+// a protocol that nobody listens to with an ICMP error, adverts to this node's own
 // address among them.
-func joinGroup(physical device, ipv6 bool) (int, error) {
-	fd, err := openRaw(physical, ipv6, vrrp.Protocol)
-	if err != nil {
-		return -1, err
+func joinGroup(fd int, physical device, ipv6 bool) error {
+	if err := unix.BindToDevice(fd, physical.name); err != nil {
+		return fmt.Errorf("bind to interface: %w", err)
 	}
+	var err error
 	if ipv6 {
 		request := &unix.IPv6Mreq{Multiaddr: vrrp.MulticastIPv6().As16(), Interface: uint32(physical.index)}
 		err = unix.SetsockoptIPv6Mreq(fd, unix.IPPROTO_IPV6, unix.IPV6_JOIN_GROUP, request)
@@ -61,14 +64,14 @@ func joinGroup(physical device, ipv6 bool) (int, error) {
 		err = unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_ADD_MEMBERSHIP, request)
 	}
 	if err != nil {
-		return -1, errors.Join(fmt.Errorf("join %v on %s: %w", group(ipv6), physical.name, err), unix.Close(fd))
+		return fmt.Errorf("join %v: %w", group(ipv6), err)
 	}
-	return fd, nil
+	return nil
 }
 
-// openRaw opens a raw IP socket on one interface that never receives: nobody
-// would read what fills its queue.
-func openRaw(physical device, ipv6 bool, protocol int) (int, error) {
+// openRaw opens a raw IP socket that never receives: nobody would read what fills
+// its queue.
+func openRaw(ipv6 bool, protocol int) (int, error) {
 	family := unix.AF_INET
 	if ipv6 {
 		family = unix.AF_INET6
@@ -79,9 +82,6 @@ func openRaw(physical device, ipv6 bool, protocol int) (int, error) {
 	}
 	if err := deafen(fd); err != nil {
 		return -1, errors.Join(err, unix.Close(fd))
-	}
-	if err := unix.BindToDevice(fd, physical.name); err != nil {
-		return -1, errors.Join(fmt.Errorf("bind raw socket to %s: %w", physical.name, err), unix.Close(fd))
 	}
 	return fd, nil
 }

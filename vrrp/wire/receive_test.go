@@ -287,7 +287,7 @@ func TestRFC9568_5_2_8_ChecksumOnTheWire(t *testing.T) {
 		check(t, err)
 		check(t, port.Advertise(message))
 		f := next(t, sniffer, etherType(ipv6), vrrp.Protocol)
-		start := ethernetHeader + len(port.packet)
+		start := ethernetHeader + len(port.header)
 		if got := binary.BigEndian.Uint16(f[start+6:]); got != want {
 			t.Errorf("checksum %04x, want %04x", got, want)
 		}

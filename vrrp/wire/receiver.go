@@ -49,14 +49,19 @@ func OpenReceiver(c ReceiverConfig) (*Receiver, error) {
 
 func (r *Receiver) open() error {
 	var err error
-	if r.physical, err = lookup(r.config.Interface); err != nil {
+	if r.member, err = openRaw(r.config.IPv6, vrrp.Protocol); err != nil {
+		return err
+	}
+	if r.physical, err = find(r.member, r.config.Interface); err != nil {
 		return err
 	}
 	if r.socket, err = openReceiver(r.physical, r.config); err != nil {
 		return err
 	}
-	r.member, err = joinGroup(r.physical, r.config.IPv6)
-	return err
+	if r.physical.mac, err = hardwareAddress(r.socket); err != nil {
+		return err
+	}
+	return joinGroup(r.member, r.physical, r.config.IPv6)
 }
 
 // openReceiver asks for one EtherType and not for all protocols: an all-protocol

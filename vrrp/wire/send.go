@@ -61,7 +61,7 @@ func (p *Port) sendOut(verb string, payload []byte, through string, to *unix.Soc
 	if err := p.requireUp(); err != nil {
 		return explain(verb, through, err)
 	}
-	packet, err := complete(p.packet, payload, vrrp.TTL)
+	packet, err := appendPacket(p.sender.packet[:0], p.header, payload, vrrp.TTL)
 	if err != nil {
 		return explain(verb, through, err)
 	}
@@ -81,7 +81,7 @@ func (p *Port) sendToFence(verb string, payload []byte, ttl uint8) error {
 	if p.config.VirtualLink == "" {
 		return fmt.Errorf("%s %s: carrier %s: %w", verb, p.outgoing, p.config.Carrier, errNoFence)
 	}
-	packet, err := complete(p.fencePacket, payload, ttl)
+	packet, err := appendPacket(p.sender.packet[:0], p.fenceHeader, payload, ttl)
 	if err != nil {
 		return explain(verb, p.outgoing, err)
 	}
@@ -107,33 +107,33 @@ func descriptor(s *sendSocket) int {
 	return s.fd
 }
 
-// newPacket returns a buffer that begins with an IP header and has room for a
-// message.
-func newPacket(source, destination netip.Addr, protocol uint8, room int) []byte {
-	b := make([]byte, 0, ipv6Header+room)
+// newHeader returns an IP header without what differs from message to message.
+func newHeader(source, destination netip.Addr, protocol uint8) []byte {
+	var b []byte
 	if source.Is6() {
-		b = append(b, 0x60|networkControl>>4, networkControl<<4&0xff, 0, 0, 0, 0, protocol, 0)
+		b = []byte{0x60 | networkControl>>4, networkControl << 4 & 0xff, 0, 0, 0, 0, protocol, 0}
 	} else {
 		// A datagram that may not be fragmented needs no identification (RFC 6864 §4.1).
-		b = append(b, 0x45, networkControl, 0, 0, 0, 0, dontFragment>>8, 0, 0, protocol, 0, 0)
+		b = []byte{0x45, networkControl, 0, 0, 0, 0, dontFragment >> 8, 0, 0, protocol, 0, 0}
 	}
 	return append(append(b, source.AsSlice()...), destination.AsSlice()...)
 }
 
-// complete appends a message to the header and fills in what differs from message
-// to message.
-func complete(header, payload []byte, ttl uint8) ([]byte, error) {
-	if len(header)+len(payload) > cap(header) {
+// appendPacket appends an IP packet to b and fills in what the header leaves open.
+func appendPacket(b, header, payload []byte, ttl uint8) ([]byte, error) {
+	if len(payload) > maxMessage {
 		return nil, fmt.Errorf("a message of %d octets: %w", len(payload), unix.EMSGSIZE)
 	}
+	start := len(b)
+	b = append(append(b, header...), payload...)
+	ip := b[start : start+len(header)]
 	if len(header) == ipv6Header {
-		header[offsetHopLimit] = ttl
-		binary.BigEndian.PutUint16(header[offsetLength6:], uint16(len(payload)))
-		return append(header, payload...), nil
+		ip[offsetHopLimit] = ttl
+		binary.BigEndian.PutUint16(ip[offsetLength6:], uint16(len(payload)))
+		return b, nil
 	}
-	header[offsetTTL] = ttl
-	binary.BigEndian.PutUint16(header[offsetLength:], uint16(len(header)+len(payload)))
-	binary.BigEndian.PutUint16(header[offsetHeaderSum:], 0)
-	binary.BigEndian.PutUint16(header[offsetHeaderSum:], ^headerSum(header))
-	return append(header, payload...), nil
+	ip[offsetTTL] = ttl
+	binary.BigEndian.PutUint16(ip[offsetLength:], uint16(len(header)+len(payload)))
+	binary.BigEndian.PutUint16(ip[offsetHeaderSum:], ^headerSum(ip)) // the field is still 0
+	return b, nil
 }

@@ -130,7 +130,7 @@ func TestLongestAdverts(t *testing.T) {
 			t.Errorf("received %d octets, %v; want %d", len(got.Payload), got.Dropped, len(longest))
 		}
 		// The interface's MTU is 1500.
-		for _, length := range []int{1501 - len(port.packet), maxMessage, maxMessage + 100} {
+		for _, length := range []int{1501 - len(port.header), maxMessage, maxMessage + 100} {
 			if err := port.Advertise(make([]byte, length)); !errors.Is(err, unix.EMSGSIZE) {
 				t.Errorf("sending %d octets: %v, want EMSGSIZE", length, err)
 			}

@@ -27,9 +27,12 @@ const (
 // buffer is used up when frames wait in the queue of an interface that is stuck;
 // so each physical interface has a socket of its own, shared by all its carriers.
 type Sender struct {
-	// control is for questions about interfaces.
+	// control is a packet socket that neither sends nor receives. It is for questions
+	// about interfaces.
 	control int
 	sockets map[socketKey]*sendSocket
+	// packet is the buffer in which packets are built.
+	packet []byte
 }
 
 // socketKey tells sockets apart: packet sockets by the physical interface, raw IP
@@ -45,13 +48,16 @@ type sendSocket struct {
 	users int
 }
 
-// OpenSender opens a sender for the network namespace of the calling thread.
+// OpenSender opens a sender for the network namespace of the calling thread. It
+// needs CAP_NET_RAW.
 func OpenSender() (*Sender, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open sender of advertisements: %w", err)
 	}
-	return &Sender{control: fd, sockets: make(map[socketKey]*sendSocket)}, nil
+	return &Sender{
+		control: fd, sockets: make(map[socketKey]*sendSocket), packet: make([]byte, 0, MaxPacket),
+	}, nil
 }
 
 // Close closes all sockets; ports that are still open cannot send any more. It
