@@ -50,7 +50,9 @@ func (r *Reconciler) execute(ctx context.Context, ops []op, intent router.Intent
 func (r *Reconciler) putUpFence(virtual []router.VirtualLink) ([]string, error) {
 	links := make([]fence.Link, 0, len(virtual))
 	for _, v := range virtual {
-		links = append(links, fence.Link{Name: v.Name, Parent: v.Parent, MAC: v.MAC, Addresses: v.Addresses})
+		links = append(links, fence.Link{
+			Name: v.Name, Parent: v.Parent, MAC: v.MAC, Addresses: v.Addresses, Own: v.Own, IPv6: v.IPv6,
+		})
 	}
 	changed, err := r.fence.Ensure(links)
 	var missing *fence.MissingDevicesError
@@ -71,13 +73,22 @@ func (r *Reconciler) putUpFence(virtual []router.VirtualLink) ([]string, error) 
 	return nil, errors.Join(err, r.silence(virtual))
 }
 
-// silence sets virtual links down.
+// silence sets virtual links down. Those that are the parent itself lose their
+// addresses instead: the node must stay reachable.
 func (r *Reconciler) silence(virtual []router.VirtualLink) error {
 	var errs []error
 	for _, v := range virtual {
 		l, err := r.links.LinkByName(v.Name)
 		if err != nil {
 			continue // it does not exist
+		}
+		if v.OwnMAC {
+			for _, a := range v.Addresses {
+				if err := r.deleteAddress(l, virtualPrefix(v, a)); err != nil {
+					errs = append(errs, fmt.Errorf("delete unfenced address %s from %s: %w", a, v.Name, err))
+				}
+			}
+			continue
 		}
 		if err := r.links.LinkSetDown(l); err != nil {
 			errs = append(errs, fmt.Errorf("set unfenced link %s down: %w", v.Name, err))
@@ -93,7 +104,9 @@ func (r *Reconciler) do(o op, intent router.Intent) error {
 	case createLink:
 		return r.createLink(o.virtual)
 	case replaceTable:
-		return r.replaceTable(desiredRules(intent))
+		return r.replaceTable(desiredRules(intent, o.family))
+	case deleteTable:
+		return r.deleteTable(o.family)
 	case putRoute, deleteRoute:
 		return r.changeRoute(o)
 	case addRule:
@@ -124,10 +137,10 @@ func (r *Reconciler) changeLink(o op) error {
 	case markLink:
 		return r.links.LinkSetAlias(l, o.value)
 	case addAddress:
-		return ignore(r.addAddress(l, o.prefix), unix.EEXIST)
+		return ignore(r.addAddress(l, o.prefix, o.form), unix.EEXIST)
 	case deleteAddress:
 		return r.deleteAddress(l, o.prefix)
-	case setSysctl, createLink, putUpFence, replaceTable, putRoute, addRule, deleteRule, deleteRoute:
+	case setSysctl, createLink, putUpFence, replaceTable, deleteTable, putRoute, addRule, deleteRule, deleteRoute:
 	}
 	return fmt.Errorf("not about a link")
 }

@@ -14,10 +14,10 @@ func explain(o op, err error) error {
 	case createLink:
 		what = explainMacvlan(o.virtual.Parent, err)
 	case replaceTable:
-		what = explainTable(o.value, err)
+		what = explainTable(o.family, o.value, err)
 	case setSysctl:
 		what = explainSysctl(err)
-	case raisePort, raiseLink, deleteAddress, deleteLink, addAddress, markLink, putUpFence, putRoute, addRule, deleteRule, deleteRoute:
+	case raisePort, raiseLink, deleteAddress, deleteLink, addAddress, markLink, putUpFence, deleteTable, putRoute, addRule, deleteRule, deleteRoute:
 	}
 	if what == "" {
 		return fmt.Errorf("%s: %w", o, err)
@@ -37,10 +37,10 @@ func explainMacvlan(parent string, err error) string {
 	return ""
 }
 
-func explainTable(name string, err error) string {
+func explainTable(f family, name string, err error) string {
 	switch {
 	case errors.Is(err, unix.EPERM):
-		return fmt.Sprintf("another program owns a table of this name, find it with `nft list table ip %s` and stop it", name)
+		return fmt.Sprintf("another program owns a table of this name, find it with `nft list table %s %s` and stop it", f.table(), name)
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EOPNOTSUPP):
 		return "this kernel lacks a part of nftables, load the modules nft_ct, nft_nat and nft_chain_nat (CONFIG_NFT_CT, CONFIG_NFT_NAT)"
 	}

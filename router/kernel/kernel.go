@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"slices"
 	"sync"
 
 	"github.com/google/nftables"
@@ -78,6 +77,8 @@ type Reconciler struct {
 	nft    *nftables.Conn
 	memory memory
 	raised map[int]bool
+	// marks tells that this kernel was seen to keep our mark on an address.
+	marks bool
 
 	queryMu sync.Mutex
 	query   *netlink.Handle
@@ -203,10 +204,15 @@ func (r *Reconciler) keep(next memory) error {
 
 // noteRaised remembers which ports were set up once.
 func (r *Reconciler) noteRaised(intent router.Intent, seen observed) {
+	ports := make(map[string]bool)
+	for _, p := range intent.Ports {
+		ports[p.Interface] = true
+	}
+	for _, v := range intent.VirtualLinks {
+		ports[v.Parent] = true
+	}
 	for _, l := range seen.links {
-		isPort := slices.ContainsFunc(intent.Ports, func(p router.PortAddress) bool { return p.Interface == l.name })
-		isParent := slices.ContainsFunc(intent.VirtualLinks, func(v router.VirtualLink) bool { return v.Parent == l.name })
-		if isPort || isParent {
+		if ports[l.name] {
 			r.raised[l.index] = true
 		}
 	}

@@ -20,6 +20,7 @@ const (
 	markLink
 	putUpFence
 	replaceTable
+	deleteTable
 	raiseLink
 	putRoute
 	addRule
@@ -36,8 +37,10 @@ type op struct {
 	path    string
 	value   string
 	prefix  netip.Prefix
+	form    addressForm
 	route   router.Route
-	rule    router.Rule
+	rule    rule
+	family  family
 	virtual router.VirtualLink
 	fenced  []router.VirtualLink
 }
@@ -61,7 +64,9 @@ func (o op) String() string {
 	case putUpFence:
 		return "put up the fence"
 	case replaceTable:
-		return "replace table ip " + o.value
+		return "replace table " + o.family.table() + " " + o.value
+	case deleteTable:
+		return "delete table " + o.family.table() + " " + o.value
 	case putRoute:
 		return "put route " + formatRoute(o.route)
 	case deleteRoute:
@@ -96,7 +101,7 @@ func formatRoute(r router.Route) string {
 	return s
 }
 
-func formatRule(r router.Rule) string {
+func formatRule(r rule) string {
 	s := fmt.Sprintf("%d: from all", r.Preference)
 	if r.From.IsValid() {
 		s = fmt.Sprintf("%d: from %s", r.Preference, r.From)
@@ -104,5 +109,9 @@ func formatRule(r router.Rule) string {
 	if r.Incoming != "" {
 		s += " iif " + r.Incoming
 	}
-	return fmt.Sprintf("%s lookup %d", s, r.Table)
+	s = fmt.Sprintf("%s lookup %d", s, r.Table)
+	if r.family == ipv6 {
+		s = "ipv6 " + s
+	}
+	return s
 }

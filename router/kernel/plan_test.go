@@ -59,14 +59,15 @@ func bare(intent router.Intent) observed {
 	seen := observed{
 		links:       []link{{name: "lo", index: 1, up: true}, {name: "wan0", index: 2}, {name: "lan0", index: 3}},
 		sysctls:     make(map[string]string),
+		tables:      map[family]bool{ipv6: !hasIPv6(intent)},
 		raised:      make(map[int]bool),
 		allRPFilter: "0",
 	}
-	for _, s := range baseSysctls() {
+	for _, s := range baseSysctls(intent) {
 		seen.sysctls[s.path] = "x"
 	}
-	for _, v := range intent.VirtualLinks {
-		for _, s := range parentSettings(v.Parent, "0") {
+	for _, b := range parents(intent.VirtualLinks) {
+		for _, s := range slices.Concat(enablingSettings(b), parentSettings(b, "0")) {
 			seen.sysctls[s.path] = "x"
 		}
 	}
@@ -76,31 +77,42 @@ func bare(intent router.Intent) observed {
 // done is the host after the plan was executed.
 func done(intent router.Intent) observed {
 	seen := bare(intent)
-	seen.table = true
+	seen.tables = map[family]bool{ipv4: true, ipv6: true}
 	for i := range seen.links {
 		seen.links[i].up = true
 	}
 	for i, v := range intent.VirtualLinks {
+		for _, a := range v.Addresses {
+			seen.addresses = append(seen.addresses, address{link: v.Name, prefix: virtualPrefix(v, a), ours: true, form: virtualForm(v, a)})
+		}
+		if v.OwnMAC {
+			continue
+		}
 		seen.links = append(seen.links, link{
 			name: v.Name, alias: alias(intent.Group, v), index: 10 + i, macvlan: true, parent: v.Parent, mac: v.MAC, up: true,
 		})
-		for _, a := range v.Addresses {
-			seen.addresses = append(seen.addresses, address{link: v.Name, prefix: netip.PrefixFrom(a, 32), ours: true})
-		}
-		for _, s := range slices.Concat(virtualSettings(v.Name, "0"), parentSettings(v.Parent, "0")) {
+		for _, s := range virtualSettings(v, "0") {
 			seen.sysctls[s.path] = s.value
 		}
 	}
-	for _, s := range baseSysctls() {
+	for _, b := range parents(intent.VirtualLinks) {
+		for _, s := range slices.Concat(enablingSettings(b), parentSettings(b, "0")) {
+			seen.sysctls[s.path] = s.value
+		}
+	}
+	for _, s := range baseSysctls(intent) {
 		seen.sysctls[s.path] = s.value
 	}
 	for _, p := range intent.Ports {
-		seen.addresses = append(seen.addresses, address{link: p.Interface, prefix: p.Prefix, ours: true})
+		seen.addresses = append(seen.addresses, address{link: p.Interface, prefix: p.Prefix, ours: true, form: ownForm(p.Prefix.Addr())})
 	}
 	for _, r := range intent.Routes {
+		if r.Metric == 0 && r.Destination.Addr().Is6() {
+			r.Metric = defaultMetric6
+		}
 		seen.routes = append(seen.routes, route{Route: r, ours: true, exact: true})
 	}
-	seen.rules = slices.Clone(intent.Rules)
+	seen.rules = expandRules(intent)
 	return seen
 }
 
@@ -162,12 +174,12 @@ set link vmac10 up
 set link vmac20 up
 put route 203.0.113.0/24 dev vmac10 table 1010
 put route 10.1.0.0/24 dev vmac20 table 1010
-put route 0.0.0.0/0 via 203.0.113.254 dev vmac10 table 1010
 put route unreachable 0.0.0.0/0 table 1010 metric 1073741824
 put route 203.0.113.0/24 dev vmac10 table 1020
 put route 10.1.0.0/24 dev vmac20 table 1020
-put route 0.0.0.0/0 via 203.0.113.254 dev vmac10 table 1020
 put route unreachable 0.0.0.0/0 table 1020 metric 1073741824
+put route 0.0.0.0/0 via 203.0.113.254 dev vmac10 table 1010
+put route 0.0.0.0/0 via 203.0.113.254 dev vmac10 table 1020
 add rule 11000: from 203.0.113.2/32 lookup 254
 add rule 11000: from 10.1.0.2/32 lookup 254
 add rule 11100: from all iif vmac10 lookup 1010
@@ -244,7 +256,7 @@ func TestPlanDifferences(t *testing.T) {
 			change: func(_ *router.Intent, seen *observed) {
 				seen.routes, seen.rules = seen.routes[1:], seen.rules[1:]
 				seen.sysctls["net/ipv4/ip_forward"] = "0"
-				seen.table = false
+				seen.tables[ipv4] = false
 			},
 			want: []string{
 				"set net/ipv4/ip_forward to 1", "put up the fence", "replace table ip tandem-lab",
@@ -315,8 +327,8 @@ func TestPlanDifferences(t *testing.T) {
 				"set net/ipv4/conf/vmac10/rp_filter to 0", "set net/ipv4/conf/vmac10/accept_local to 1",
 				"set net/ipv4/conf/vmac10/send_redirects to 0",
 				"add address 203.0.113.10/32 to vmac10", "set link vmac10 up",
-				"put route 203.0.113.0/24 dev vmac10 table 1010", "put route 0.0.0.0/0 via 203.0.113.254 dev vmac10 table 1010",
-				"put route 203.0.113.0/24 dev vmac10 table 1020", "put route 0.0.0.0/0 via 203.0.113.254 dev vmac10 table 1020",
+				"put route 203.0.113.0/24 dev vmac10 table 1010", "put route 203.0.113.0/24 dev vmac10 table 1020",
+				"put route 0.0.0.0/0 via 203.0.113.254 dev vmac10 table 1010", "put route 0.0.0.0/0 via 203.0.113.254 dev vmac10 table 1020",
 			},
 		},
 		{
@@ -428,7 +440,7 @@ func TestPlanFencesBeforeRaising(t *testing.T) {
 			if strings.HasPrefix(o.link, "vmac") && !fenced[o.link] {
 				t.Errorf("%s gets an address outside the fence", o.link)
 			}
-		case setSysctl, raisePort, deleteAddress, deleteLink, createLink, markLink, replaceTable, putRoute, addRule, deleteRule, deleteRoute:
+		case setSysctl, raisePort, deleteAddress, deleteLink, createLink, markLink, replaceTable, deleteTable, putRoute, addRule, deleteRule, deleteRoute:
 		}
 	}
 	if diff := cmp.Diff(map[string]bool{"vmac10": true}, fenced); diff != "" {

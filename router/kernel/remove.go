@@ -1,12 +1,14 @@
 package kernel
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
 	"slices"
+	"strings"
 
 	"tandem/router"
 )
@@ -38,15 +40,17 @@ func (r *Reconciler) Remove(ctx context.Context) error {
 	if err := r.fence.Remove(); err != nil {
 		return fmt.Errorf("remove the fence: %w", err)
 	}
-	if err := r.deleteTable(); err != nil {
-		return fmt.Errorf("delete table ip %s: %w", tableName(r.group), err)
+	for _, f := range []family{ipv4, ipv6} {
+		if err := r.deleteTable(f); err != nil {
+			return fmt.Errorf("delete table %s %s: %w", f.table(), tableName(r.group), err)
+		}
 	}
 	return r.restoreSysctls(nil)
 }
 
 // removal plans the deletion of everything that is ours.
 func removal(nothing router.Intent, seen observed) []op {
-	p := planner{intent: nothing, seen: seen, doomed: make(map[string]bool)}
+	p := newPlanner(nothing, seen)
 	p.chooseLinks()
 	p.deleteLinks()
 	p.rules()
@@ -58,10 +62,14 @@ func removal(nothing router.Intent, seen observed) []op {
 // restoreSysctls gives back the originals of all sysctls but the wanted ones.
 func (r *Reconciler) restoreSysctls(wanted []setting) error {
 	var errs []error
+	keep := make(map[string]bool, len(wanted))
+	for _, s := range wanted {
+		keep[s.path] = true
+	}
 	next := r.memory.clone()
 	err := r.inNamespace(func() error {
-		for _, path := range slices.Sorted(maps.Keys(r.memory.Sysctls)) {
-			if slices.ContainsFunc(wanted, func(s setting) bool { return s.path == path }) {
+		for _, path := range slices.SortedFunc(maps.Keys(r.memory.Sysctls), inOrderOfRestoration) {
+			if keep[path] {
 				continue
 			}
 			if err := restore(path, r.memory.Sysctls[path]); err != nil {
@@ -73,6 +81,18 @@ func (r *Reconciler) restoreSysctls(wanted []setting) error {
 		return errors.Join(errs...)
 	})
 	return errors.Join(err, r.keep(next))
+}
+
+// inOrderOfRestoration has what is for all interfaces before what is for one: the
+// kernel carries the former over to every interface.
+func inOrderOfRestoration(a, b string) int {
+	single := func(path string) int {
+		if strings.Contains(path, "/conf/") && !strings.Contains(path, "/conf/all/") {
+			return 1
+		}
+		return 0
+	}
+	return cmp.Or(cmp.Compare(single(a), single(b)), strings.Compare(a, b))
 }
 
 func restore(path string, o original) error {

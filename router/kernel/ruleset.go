@@ -21,8 +21,11 @@ const register = 1
 
 func tableName(group string) string { return "tandem-" + group }
 
-// ruleset is the wanted content of the group's table.
-type ruleset []filterChain
+// ruleset is the wanted content of one of the group's tables.
+type ruleset struct {
+	family family
+	chains []filterChain
+}
 
 type filterChain struct {
 	name     string
@@ -50,7 +53,7 @@ type matchStep struct {
 // digest identifies the whole ruleset.
 func (r ruleset) digest() string {
 	var b strings.Builder
-	for _, c := range r {
+	for _, c := range r.chains {
 		fmt.Fprintf(&b, "%s %s %d %d\n", c.name, c.kind, *c.hook, *c.priority)
 		for _, rule := range c.rules {
 			fmt.Fprintf(&b, "\t%s\n", rule.text)
@@ -60,11 +63,33 @@ func (r ruleset) digest() string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// desiredRules returns the table of an intent. The same stands on MASTER and
-// BACKUP. The two nat chains must exist even without rules: without a hook the
-// kernel does not translate replicated flows.
-func desiredRules(intent router.Intent) ruleset {
-	return ruleset{
+// header is where things are in the packets of a family.
+type header struct {
+	source, destination, length uint32
+	keyType                     nftables.SetDatatype
+	icmp, echoRequest           byte
+	natFamily                   uint32
+}
+
+func headerOf(f family) header {
+	if f == ipv6 {
+		return header{8, 24, 16, nftables.TypeIP6Addr, unix.IPPROTO_ICMPV6, 128, unix.NFPROTO_IPV6}
+	}
+	return header{12, 16, 4, nftables.TypeIPAddr, unix.IPPROTO_ICMP, 8, unix.NFPROTO_IPV4}
+}
+
+// Messages of ICMPv6 (RFC 4861 §4).
+const (
+	neighborSolicitation  = 135
+	neighborAdvertisement = 136
+	redirect              = 137
+)
+
+// desiredRules returns the table of an intent for one family. The same stands on
+// MASTER and BACKUP. The two nat chains must exist even without rules: without a
+// hook the kernel does not translate replicated flows.
+func desiredRules(intent router.Intent, f family) ruleset {
+	set := ruleset{family: f, chains: []filterChain{
 		{
 			name: "prerouting", kind: nftables.ChainTypeNAT,
 			hook: nftables.ChainHookPrerouting, priority: nftables.ChainPriorityNATDest,
@@ -72,165 +97,152 @@ func desiredRules(intent router.Intent) ruleset {
 		{
 			name: "postrouting", kind: nftables.ChainTypeNAT,
 			hook: nftables.ChainHookPostrouting, priority: nftables.ChainPriorityNATSource,
-			rules: translations(intent),
+			rules: translations(intent, f),
 		},
 		{
 			name: "input", kind: nftables.ChainTypeFilter,
 			hook: nftables.ChainHookInput, priority: nftables.ChainPriorityFilter,
-			rules: guard(intent),
+			rules: append(refuse(intent, f), guard(intent, f)...),
 		},
 		{
 			name: "forward", kind: nftables.ChainTypeFilter,
 			hook: nftables.ChainHookForward, priority: nftables.ChainPriorityFilter,
-			rules: forwarding(intent),
+			rules: forwarding(intent, f),
 		},
+	}}
+	if f == ipv6 {
+		set.chains = append(set.chains, filterChain{
+			name: "output", kind: nftables.ChainTypeFilter,
+			hook: nftables.ChainHookOutput, priority: nftables.ChainPriorityFilter,
+			rules: withoutRedirects(intent),
+		})
 	}
+	return set
 }
 
 // translations name their address: masquerade would drop a flow's translation
 // when a link goes down, and replicated flows lack what it needs.
-func translations(intent router.Intent) []filterRule {
+func translations(intent router.Intent, f family) []filterRule {
 	var rules []filterRule
 	for _, n := range intent.NAT {
-		if !n.From.Addr().Is4() || !n.To.Is4() {
+		if familyOf(n.From.Addr()) != f || familyOf(n.To) != f {
 			continue
 		}
 		rules = append(rules, filterRule{
-			text:  fmt.Sprintf("ip saddr %s oifname %q snat to %s", n.From.Masked(), n.Link, n.To),
+			text:  fmt.Sprintf("saddr %s oifname %q snat to %s", n.From.Masked(), n.Link, n.To),
 			steps: []matchStep{source(n.From), named(expr.MetaKeyOIFNAME, n.Link)},
 			action: []expr.Any{
 				&expr.Immediate{Register: register, Data: n.To.AsSlice()},
-				&expr.NAT{Type: expr.NATTypeSourceNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: register},
+				&expr.NAT{Type: expr.NATTypeSourceNAT, Family: headerOf(f).natFamily, RegAddrMin: register},
 			},
 		})
 	}
 	return rules
 }
 
-// guard keeps the node from resetting flows of others that it does not know: the
-// reply to a translated packet whose flow was not replicated must find nobody, so
-// that the flow stalls until a packet from inside brings it back.
-func guard(intent router.Intent) []filterRule {
-	var guarded [][]byte
-	var text []string
-	for _, a := range intent.Guarded {
-		if a.Is4() {
-			guarded, text = append(guarded, a.AsSlice()), append(text, a.String())
+// of returns the addresses of a family and how they read in a rule.
+func of(f family, all []netip.Addr) (list []netip.Addr, text string) {
+	var texts []string
+	for _, a := range all {
+		if familyOf(a) == f {
+			list, texts = append(list, a), append(texts, a.String())
 		}
 	}
+	return list, "daddr { " + strings.Join(texts, ", ") + " } "
+}
+
+// refuse drops what is for the addresses of a virtual router that accepts nothing,
+// except what tells hosts where it is (RFC 9568 §6.1, Accept_Mode). ARP does not
+// come here. Replies to translated flows have got back their destination by now.
+func refuse(intent router.Intent, f family) []filterRule {
+	refused, to := of(f, intent.Refused)
+	if len(refused) == 0 {
+		return nil
+	}
+	var rules []filterRule
+	if f == ipv6 {
+		for _, kind := range []byte{neighborSolicitation, neighborAdvertisement} {
+			rules = append(rules, filterRule{
+				text:   fmt.Sprintf("%sicmpv6 type %d accept", to, kind),
+				steps:  []matchStep{destination(f, refused), message(f, kind)},
+				action: accept(),
+			})
+		}
+	}
+	return append(rules, filterRule{
+		text:   to + "drop",
+		steps:  []matchStep{destination(f, refused)},
+		action: drop(),
+	})
+}
+
+// guard keeps the node from resetting flows of others that it does not know: the
+// reply to a translated packet whose flow was not replicated must find nobody, so
+// that the flow stalls until a packet from inside brings it back. Neighbour
+// discovery is not tracked and passes.
+func guard(intent router.Intent, f family) []filterRule {
+	guarded, to := of(f, intent.Guarded)
 	if len(guarded) == 0 {
 		return nil
 	}
-	destination := matchStep{
-		exprs:   []expr.Any{payload(expr.PayloadBaseNetworkHeader, 16, 4)},
-		keyType: nftables.TypeIPAddr, members: guarded,
-	}
-	to := "ip daddr { " + strings.Join(text, ", ") + " } "
 	return []filterRule{
 		{
-			text: to + "icmp type echo-request accept",
-			steps: []matchStep{
-				destination,
-				{exprs: []expr.Any{
-					&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register}, equals(unix.IPPROTO_ICMP),
-					payload(expr.PayloadBaseTransportHeader, 0, 1), equals(8),
-				}},
-			},
+			text:   to + "icmp type echo-request accept",
+			steps:  []matchStep{destination(f, guarded), message(f, headerOf(f).echoRequest)},
 			action: accept(),
 		},
 		{
 			text:   to + "ct state new,invalid drop",
-			steps:  []matchStep{destination, state(expr.CtStateBitNEW | expr.CtStateBitINVALID)},
+			steps:  []matchStep{destination(f, guarded), state(expr.CtStateBitNEW | expr.CtStateBitINVALID)},
 			action: drop(),
 		},
 	}
 }
 
-// forwarding lets pass what the intent names and nothing else, as far as virtual
-// links take part; traffic between other interfaces is not our business.
-//
-// Known flows pass first, replicated ones too: with nf_conntrack_tcp_be_liberal
-// they are never invalid, whatever their windows say.
-func forwarding(intent router.Intent) []filterRule {
-	all, networks := sides(intent)
-	if len(all) == 0 {
-		return nil
-	}
-	rules := []filterRule{
-		{
-			text:   "ct state established,related accept",
-			steps:  []matchStep{state(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED)},
-			action: accept(),
-		},
-		// Untranslated, it would tell the outside our addresses.
-		dropState("iifname", expr.MetaKeyIIFNAME, all),
-		dropState("oifname", expr.MetaKeyOIFNAME, all),
-	}
-	if len(networks) > 0 {
-		names := "{ " + strings.Join(networks, ", ") + " }"
-		rules = append(rules, filterRule{
-			text:   "iifname " + names + " oifname " + names + " accept",
-			steps:  []matchStep{oneOf(expr.MetaKeyIIFNAME, networks), oneOf(expr.MetaKeyOIFNAME, networks)},
-			action: accept(),
-		})
-		for _, n := range intent.NAT {
-			rules = append(rules, filterRule{
-				text:   fmt.Sprintf("iifname %s ip saddr %s oifname %q accept", names, n.From.Masked(), n.Link),
-				steps:  []matchStep{oneOf(expr.MetaKeyIIFNAME, networks), source(n.From), named(expr.MetaKeyOIFNAME, n.Link)},
-				action: accept(),
-			})
-		}
-	}
-	list := "{ " + strings.Join(all, ", ") + " }"
-	return append(
-		rules,
-		filterRule{text: "iifname " + list + " drop", steps: []matchStep{oneOf(expr.MetaKeyIIFNAME, all)}, action: drop()},
-		filterRule{text: "oifname " + list + " drop", steps: []matchStep{oneOf(expr.MetaKeyOIFNAME, all)}, action: drop()},
-	)
-}
-
-func dropState(field string, key expr.MetaKey, names []string) filterRule {
-	return filterRule{
-		text:   field + " { " + strings.Join(names, ", ") + " } ct state invalid drop",
-		steps:  []matchStep{oneOf(key, names), state(expr.CtStateBitINVALID)},
-		action: drop(),
-	}
-}
-
-// sides returns the names of all virtual links and of those that lead to
-// networks. What looks like an uplink in any way is none: to be taken for an
-// uplink costs reachability, to be taken for a network opens the door.
-func sides(intent router.Intent) (all, networks []string) {
-	uplinks := make(map[string]bool)
-	for _, n := range intent.NAT {
-		uplinks[n.Link] = true
-	}
-	for _, r := range intent.Routes {
-		if r.Destination.Bits() == 0 && r.Gateway.IsValid() {
-			uplinks[r.Link] = true
-		}
-	}
+// withoutRedirects drops redirects (RFC 9568 §8.2.1): for IPv6 the kernel has no
+// switch, and it would send them in the name of an address that no host uses as its
+// router where the virtual router has no link of its own.
+func withoutRedirects(intent router.Intent) []filterRule {
+	var names []string
 	for _, v := range intent.VirtualLinks {
-		if slices.ContainsFunc(v.Addresses, func(a netip.Addr) bool { return slices.Contains(intent.Guarded, a) }) {
-			uplinks[v.Name] = true
-		}
-		all = append(all, v.Name)
-		if !uplinks[v.Name] {
-			networks = append(networks, v.Name)
-		}
+		names = append(names, v.Name, v.Parent)
 	}
-	return all, networks
+	slices.Sort(names)
+	names = slices.Compact(names)
+	return []filterRule{{
+		text:   "oifname { " + strings.Join(names, ", ") + " } icmpv6 type redirect drop",
+		steps:  []matchStep{oneOf(expr.MetaKeyOIFNAME, names), message(ipv6, redirect)},
+		action: drop(),
+	}}
 }
 
 func source(p netip.Prefix) matchStep {
-	mask := make([]byte, 4)
+	h := headerOf(familyOf(p.Addr()))
+	mask := make([]byte, h.length)
 	for i := range p.Bits() {
 		mask[i/8] |= 0x80 >> (i % 8)
 	}
 	return matchStep{exprs: []expr.Any{
-		payload(expr.PayloadBaseNetworkHeader, 12, 4),
-		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 4, Mask: mask, Xor: make([]byte, 4)},
+		payload(expr.PayloadBaseNetworkHeader, h.source, h.length),
+		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: h.length, Mask: mask, Xor: make([]byte, h.length)},
 		equals(p.Masked().Addr().AsSlice()...),
+	}}
+}
+
+func destination(f family, addresses []netip.Addr) matchStep {
+	h := headerOf(f)
+	s := matchStep{exprs: []expr.Any{payload(expr.PayloadBaseNetworkHeader, h.destination, h.length)}, keyType: h.keyType}
+	for _, a := range addresses {
+		s.members = append(s.members, a.AsSlice())
+	}
+	return s
+}
+
+// message matches one type of ICMP.
+func message(f family, kind byte) matchStep {
+	return matchStep{exprs: []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register}, equals(headerOf(f).icmp),
+		payload(expr.PayloadBaseTransportHeader, 0, 1), equals(kind),
 	}}
 }
 

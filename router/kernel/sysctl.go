@@ -30,20 +30,19 @@ func writeSysctl(path, value string) error {
 	return errors.Join(err, f.Close())
 }
 
-// readSysctls returns the values of those that exist.
-func readSysctls(paths []string) (map[string]string, error) {
-	values := make(map[string]string, len(paths))
+// readSysctls puts the values of those that exist into the map.
+func readSysctls(paths []string, values map[string]string) error {
 	for _, p := range paths {
 		v, err := readSysctl(p)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("read sysctl %s: %w", p, err)
+			return fmt.Errorf("read sysctl %s: %w", p, err)
 		}
 		values[p] = v
 	}
-	return values, nil
+	return nil
 }
 
 // inNamespace runs f on a thread that sees the /proc/sys/net of the network

@@ -8,10 +8,45 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
+
+	"tandem/router"
 )
 
-func (r *Reconciler) table() *nftables.Table {
-	return &nftables.Table{Family: nftables.TableFamilyIPv4, Name: tableName(r.group)}
+func (r *Reconciler) table(f family) *nftables.Table {
+	return &nftables.Table{Family: f.netfilter(), Name: tableName(r.group)}
+}
+
+// netfilter is the family of the family's tables.
+func (f family) netfilter() nftables.TableFamily {
+	if f == ipv6 {
+		return nftables.TableFamilyIPv6
+	}
+	return nftables.TableFamilyIPv4
+}
+
+// observeTables tells which tables are as they should be, or rightly absent.
+func (r *Reconciler) observeTables(intent router.Intent) (map[family]bool, error) {
+	stand := make(map[family]bool)
+	for _, f := range []family{ipv4, ipv6} {
+		var err error
+		if wantsTable(intent, f) {
+			stand[f], err = r.tableStands(desiredRules(intent, f))
+		} else {
+			stand[f], err = r.tableAbsent(f)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return stand, nil
+}
+
+func (r *Reconciler) tableAbsent(f family) (bool, error) {
+	list, err := r.nft.ListTablesOfFamily(f.netfilter())
+	if r.renew(err) != nil {
+		return false, withCure(explainNetfilter(err), fmt.Errorf("list nftables tables: %w", err))
+	}
+	return !slices.ContainsFunc(list, func(t *nftables.Table) bool { return t.Name == tableName(r.group) }), nil
 }
 
 // comments are the comments of a chain's rules, by which they are recognised.
@@ -25,21 +60,21 @@ func comments(digest string, rules []filterRule) []string {
 
 // tableStands tells whether the kernel holds exactly the wanted table.
 func (r *Reconciler) tableStands(want ruleset) (bool, error) {
-	list, err := r.nft.ListChainsOfTableFamily(nftables.TableFamilyIPv4)
+	list, err := r.nft.ListChainsOfTableFamily(want.family.netfilter())
 	if r.renew(err) != nil {
 		return false, withCure(explainNetfilter(err), fmt.Errorf("list nftables chains: %w", err))
 	}
 	list = slices.DeleteFunc(list, func(c *nftables.Chain) bool { return c.Table.Name != tableName(r.group) })
-	if len(list) != len(want) {
+	if len(list) != len(want.chains) {
 		return false, nil
 	}
 	digest := want.digest()
-	for _, w := range want {
+	for _, w := range want.chains {
 		i := slices.IndexFunc(list, func(c *nftables.Chain) bool { return c.Name == w.name })
 		if i < 0 || !hooked(list[i], w) {
 			return false, nil
 		}
-		rules, err := r.nft.GetRules(r.table(), list[i])
+		rules, err := r.nft.GetRules(r.table(want.family), list[i])
 		if r.renew(err) != nil {
 			return false, fmt.Errorf("read chain %s: %w", w.name, err)
 		}
@@ -64,13 +99,13 @@ func hooked(have *nftables.Chain, want filterChain) bool {
 // replaceTable swaps the whole table in one transaction. Live flows do not
 // notice: their translation is in the flow and not in the rules.
 func (r *Reconciler) replaceTable(want ruleset) error {
-	t := r.table()
+	t := r.table(want.family)
 	r.nft.AddTable(t) // else the deletion fails if there is none
 	r.nft.DelTable(t)
 	r.nft.AddTable(t)
 	digest := want.digest()
 	policy := nftables.ChainPolicyAccept
-	for _, w := range want {
+	for _, w := range want.chains {
 		c := r.nft.AddChain(&nftables.Chain{
 			Table: t, Name: w.name, Type: w.kind, Hooknum: w.hook, Priority: w.priority, Policy: &policy,
 		})
@@ -128,9 +163,10 @@ func (r *Reconciler) expressions(t *nftables.Table, rule filterRule) ([]expr.Any
 	return append(exprs, rule.action...), nil
 }
 
-func (r *Reconciler) deleteTable() error {
-	t := r.table()
-	r.nft.AddTable(t)
-	r.nft.DelTable(t)
+func (r *Reconciler) deleteTable(f family) error {
+	if absent, err := r.tableAbsent(f); err != nil || absent {
+		return err
+	}
+	r.nft.DelTable(r.table(f))
 	return r.renew(r.nft.Flush())
 }
