@@ -133,8 +133,8 @@ func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
-func (r *Reconciler) observeRules() ([]rule, error) {
-	var rules []rule
+func (r *Reconciler) observeRules() ([]router.Rule, error) {
+	var rules []router.Rule
 	for _, f := range []family{ipv4, ipv6} {
 		list, err := r.links.RuleList(f.number())
 		if err != nil {
@@ -144,7 +144,7 @@ func (r *Reconciler) observeRules() ([]rule, error) {
 			if n.Protocol != protocol {
 				continue
 			}
-			seen := rule{router.Rule{Preference: n.Priority, Incoming: n.IifName, Table: n.Table}, f}
+			seen := router.Rule{Preference: n.Priority, Incoming: n.IifName, IPv6: bool(f), Table: n.Table}
 			if n.Src != nil {
 				seen.From = prefixOf(n.Src, f)
 			}
@@ -178,9 +178,9 @@ func requestRoute(want router.Route, linkIndex int) netlink.Route {
 	return n
 }
 
-func requestRule(want rule) *netlink.Rule {
+func requestRule(want router.Rule) *netlink.Rule {
 	n := netlink.NewRule()
-	n.Family, n.Priority, n.Table, n.IifName, n.Protocol = want.family.number(), want.Preference, want.Table, want.Incoming, protocol
+	n.Family, n.Priority, n.Table, n.IifName, n.Protocol = family(want.IPv6).number(), want.Preference, want.Table, want.Incoming, protocol
 	if want.From.IsValid() {
 		n.Src = ipNet(want.From)
 	}

@@ -17,7 +17,7 @@ type observed struct {
 	// interface, the kernel speaks in the name of the later one here.
 	addresses []address
 	routes    []route
-	rules     []rule // ours
+	rules     []router.Rule // ours
 	// sysctls holds the values of existing files, by path below /proc/sys.
 	sysctls map[string]string
 	// originals holds what sysctls were before our first change to them.
@@ -91,12 +91,6 @@ type route struct {
 	ours bool
 	// exact tells that Route says all there is to say about it.
 	exact bool
-}
-
-// rule is a policy routing rule of one family.
-type rule struct {
-	router.Rule
-	family family
 }
 
 // index finds links by name.

@@ -39,7 +39,7 @@ type op struct {
 	prefix  netip.Prefix
 	form    addressForm
 	route   router.Route
-	rule    rule
+	rule    router.Rule
 	family  family
 	virtual router.VirtualLink
 	fenced  []router.VirtualLink
@@ -101,7 +101,7 @@ func formatRoute(r router.Route) string {
 	return s
 }
 
-func formatRule(r rule) string {
+func formatRule(r router.Rule) string {
 	s := fmt.Sprintf("%d: from all", r.Preference)
 	if r.From.IsValid() {
 		s = fmt.Sprintf("%d: from %s", r.Preference, r.From)
@@ -110,7 +110,7 @@ func formatRule(r rule) string {
 		s += " iif " + r.Incoming
 	}
 	s = fmt.Sprintf("%s lookup %d", s, r.Table)
-	if r.family == ipv6 {
+	if r.IPv6 {
 		s = "ipv6 " + s
 	}
 	return s

@@ -111,54 +111,32 @@ func (p *planner) route(want router.Route, have []route) {
 }
 
 func (p *planner) rules() {
-	have := make(map[rule]bool, len(p.seen.rules))
+	have := make(map[router.Rule]bool, len(p.seen.rules))
 	for _, r := range p.seen.rules {
 		have[r] = true
 	}
-	wanted := make(map[rule]bool, len(p.intent.Rules))
-	for _, r := range expandRules(p.intent) {
+	wanted := make(map[router.Rule]bool, len(p.intent.Rules))
+	for _, r := range p.intent.Rules {
+		r = normalRule(r)
 		if !have[r] && !wanted[r] {
-			p.add(op{kind: addRule, rule: r, family: r.family})
+			p.add(op{kind: addRule, rule: r})
 		}
 		wanted[r] = true
 	}
 	for _, r := range p.seen.rules {
 		if !wanted[r] {
-			p.add(op{kind: deleteRule, rule: r, family: r.family})
+			p.add(op{kind: deleteRule, rule: r})
 		}
 	}
 }
 
-// expandRules gives the rules of an intent their families: that of the source, or
-// those of the virtual links by which packets come in.
-func expandRules(intent router.Intent) []rule {
-	incoming := make(map[string]map[family]bool)
-	for _, v := range intent.VirtualLinks {
-		if incoming[v.Name] == nil {
-			incoming[v.Name] = make(map[family]bool)
-		}
-		incoming[v.Name][family(v.IPv6)] = true
+// normalRule gives the one form to rules that mean the same.
+func normalRule(r router.Rule) router.Rule {
+	switch {
+	case r.From.IsValid() && r.From.Bits() == 0:
+		r.From = netip.Prefix{}
+	case r.From.IsValid():
+		r.From = r.From.Masked()
 	}
-	var list []rule
-	for _, r := range intent.Rules {
-		if r.From.IsValid() {
-			f := familyOf(r.From.Addr())
-			// The one form of rules that mean the same.
-			if r.From = r.From.Masked(); r.From.Bits() == 0 {
-				r.From = netip.Prefix{}
-			}
-			list = append(list, rule{r, f})
-			continue
-		}
-		families := incoming[r.Incoming]
-		if len(families) == 0 {
-			families = map[family]bool{ipv4: true}
-		}
-		for _, f := range []family{ipv4, ipv6} {
-			if families[f] {
-				list = append(list, rule{r, f})
-			}
-		}
-	}
-	return list
+	return r
 }

@@ -112,7 +112,7 @@ func done(intent router.Intent) observed {
 		}
 		seen.routes = append(seen.routes, route{Route: r, ours: true, exact: true})
 	}
-	seen.rules = expandRules(intent)
+	seen.rules = slices.Clone(intent.Rules)
 	return seen
 }
 
