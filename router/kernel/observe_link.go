@@ -30,7 +30,7 @@ type conf struct {
 
 func confs4() []conf {
 	return []conf{
-		{"forwarding", 0}, {"send_redirects", 5}, {"rp_filter", 7}, {"arp_announce", 17},
+		{"forwarding", 0}, {"proxy_arp", 2}, {"send_redirects", 5}, {"rp_filter", 7}, {"arp_announce", 17},
 		{"arp_ignore", 18}, {"promote_secondaries", 19}, {"accept_local", 22},
 	}
 }

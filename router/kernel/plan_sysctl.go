@@ -174,6 +174,11 @@ func parentSettings(p parent, allRPFilter string) []setting {
 		// If our address goes, others of the same subnet must stay.
 		{conf + "promote_secondaries", "1"},
 	}
+	if !p.ownMAC[ipv4] {
+		// Whom a virtual router stands in for, it does with its virtual MAC address
+		// (RFC 9568 §8.1.3).
+		list = append(list, setting{conf + "proxy_arp", "0"})
+	}
 	if p.ipv6 {
 		// Learn hosts of our subnets that say by themselves where they are, on the
 		// BACKUP too (RFC 9568 §8.2.4).

@@ -156,6 +156,7 @@ set net/ipv4/conf/wan0/arp_announce to 2
 set net/ipv4/conf/wan0/rp_filter to 0
 set net/ipv4/conf/wan0/send_redirects to 0
 set net/ipv4/conf/wan0/promote_secondaries to 1
+set net/ipv4/conf/wan0/proxy_arp to 0
 set net/ipv6/conf/vmac20/disable_ipv6 to 1
 set net/ipv4/conf/vmac20/forwarding to 1
 set net/ipv4/conf/vmac20/arp_ignore to 1
@@ -168,6 +169,7 @@ set net/ipv4/conf/lan0/arp_announce to 2
 set net/ipv4/conf/lan0/rp_filter to 0
 set net/ipv4/conf/lan0/send_redirects to 0
 set net/ipv4/conf/lan0/promote_secondaries to 1
+set net/ipv4/conf/lan0/proxy_arp to 0
 add address 203.0.113.10/32 to vmac10
 add address 10.1.0.1/32 to vmac20
 set link vmac10 up
