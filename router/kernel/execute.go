@@ -51,7 +51,7 @@ func (r *Reconciler) putUpFence(virtual []router.VirtualLink) ([]string, error) 
 	links := make([]fence.Link, 0, len(virtual))
 	for _, v := range virtual {
 		links = append(links, fence.Link{
-			Name: v.Name, Parent: v.Parent, MAC: v.MAC, Addresses: v.Addresses, Own: v.Own, IPv6: v.IPv6,
+			Name: v.Name, Parent: v.Parent, MAC: v.MAC, Addresses: v.Addresses, Own: v.Own, IPv6: v.IPv6, VRID: v.VRID,
 		})
 	}
 	changed, err := r.fence.Ensure(links)

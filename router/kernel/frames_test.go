@@ -27,7 +27,8 @@ func inject(t *testing.T, ns netns.NsHandle, name string, frame []byte) {
 		if err != nil {
 			return err
 		}
-		c, err := packet.Listen(ifi, packet.Raw, unix.ETH_P_LOOP, nil)
+		// The socket's protocol becomes the frame's, by which the fence knows adverts.
+		c, err := packet.Listen(ifi, packet.Raw, int(binary.BigEndian.Uint16(frame[12:14])), nil)
 		if err != nil {
 			return err
 		}

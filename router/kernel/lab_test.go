@@ -250,27 +250,22 @@ func onlink(r netlink.Route) string {
 // advertise opens the fence, as the elector does.
 func (l *lab) advertise(t *testing.T, priority byte) {
 	t.Helper()
-	in(t, l.router, func() error {
-		ifi, err := net.InterfaceByName("vmac20")
-		if err != nil {
-			return err
-		}
-		c, err := packet.Listen(ifi, packet.Raw, unix.ETH_P_IP, nil)
-		if err != nil {
-			return err
-		}
-		_, err = c.WriteTo(advert(priority), &packet.Addr{HardwareAddr: net.HardwareAddr{1, 0, 0x5e, 0, 0, 0x12}})
-		return errors.Join(err, c.Close())
-	})
+	inject(t, l.router, "vmac20", advert(lanMAC, priority))
+}
+
+// advertiseOwn is advertise where there is no virtual MAC address.
+func (l *lab) advertiseOwn(t *testing.T, priority byte) {
+	t.Helper()
+	inject(t, l.router, "lan0", advert([6]byte{2, 0, 0, 0, 0, 1}, priority))
 }
 
 // advert is an advertisement of VRRP version 3 for 10.1.0.1 (RFC 9568 §5.1).
-func advert(priority byte) []byte {
+func advert(from [6]byte, priority byte) []byte {
 	msg := []byte{0x31, 20, priority, 1, 0, 100, 0, 0, 10, 1, 0, 1}
 	binary.BigEndian.PutUint16(msg[6:], checksum(msg))
 	ip := []byte{0x45, 0, 0, 32, 0, 0, 0, 0, 255, 112, 0, 0, 10, 1, 0, 2, 224, 0, 0, 18}
 	binary.BigEndian.PutUint16(ip[10:], checksum(ip))
-	frame := append([]byte{1, 0, 0x5e, 0, 0, 0x12}, lanMAC[:]...)
+	frame := append([]byte{1, 0, 0x5e, 0, 0, 0x12}, from[:]...)
 	return append(append(append(frame, 8, 0), ip...), msg...)
 }
 
