@@ -1,11 +1,17 @@
 package kernel
 
 import (
+	"errors"
 	"net"
+	"net/netip"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"tandem/router"
 )
 
 // The whole path of IPv6, without translation: what a host of the network starts
@@ -79,6 +85,56 @@ func TestOwnTrafficHasOwnSource(t *testing.T) {
 	if got := l.source(t, "udp4", "10.1.0.50:9"); got != "10.1.0.2" {
 		t.Errorf("source is %s", got)
 	}
+}
+
+// What is too big for the uplink is answered, or hosts would never send less. A
+// node need not have a global address of its own for that.
+func TestDualStackPacketTooBig(t *testing.T) {
+	for name, keep := range map[string]bool{"own global address": true, "link-local address only": false} {
+		t.Run(name, func(t *testing.T) {
+			l := newDualLab(t, time.Minute)
+			intent := dual()
+			if !keep {
+				intent = withoutOwnGlobal(intent)
+			}
+			l.apply(t, intent)
+			if keep {
+				waitFor(t, 10*time.Second, func() bool { return !strings.Contains(l.run(t, "ip -6 addr show dev lan0"), "tentative") })
+			}
+			l.run(t, "ip link set vmac10v6 mtu 1300")
+			l.advertise(t, 100)
+			stop := capture(t, l.client, "c0")
+			in(t, l.client, func() error {
+				c, err := net.Dial("udp6", "[2001:db8:1::254]:9")
+				if err != nil {
+					return err
+				}
+				_, err = c.Write(make([]byte, 1400))
+				return errors.Join(err, c.Close())
+			})
+			tooBig := 0
+			for _, f := range stop() {
+				if icmpType(f) == 2 {
+					tooBig++
+				}
+			}
+			if tooBig == 0 {
+				t.Error("nobody tells the host")
+			}
+		})
+	}
+}
+
+func withoutOwnGlobal(in router.Intent) router.Intent {
+	global := func(a netip.Addr) bool { return a.Is6() && !a.IsLinkLocalUnicast() }
+	in.Ports = slices.DeleteFunc(in.Ports, func(p router.PortAddress) bool { return global(p.Prefix.Addr()) })
+	in.Rules = slices.DeleteFunc(in.Rules, func(r router.Rule) bool {
+		return r.Preference == router.PreferenceOwn && global(r.From.Addr())
+	})
+	for i := range in.VirtualLinks {
+		in.VirtualLinks[i].Own = slices.DeleteFunc(in.VirtualLinks[i].Own, global)
+	}
+	return in
 }
 
 // source returns the address that the router takes for a destination.

@@ -74,7 +74,8 @@ func bare(intent router.Intent) observed {
 	return seen
 }
 
-// done is the host after the plan was executed.
+// done is the host after the plan was executed. The kernel lists what was added
+// last first.
 func done(intent router.Intent) observed {
 	seen := bare(intent)
 	seen.tables = map[family]bool{ipv4: true, ipv6: true}
