@@ -123,11 +123,13 @@ func addForm(req *nl.NetlinkRequest, form addressForm) {
 		flags |= unix.IFA_F_NOPREFIXROUTE
 	}
 	req.AddData(nl.NewRtAttr(unix.IFA_FLAGS, nl.Uint32Attr(flags)))
-	lifetimes := nl.IfaCacheInfo{IfaCacheinfo: unix.IfaCacheinfo{Prefered: forever, Valid: forever}}
+	preferred := uint32(forever)
 	if form.deprecated {
-		lifetimes.Prefered = 0
+		preferred = 0
 	}
-	req.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, lifetimes.Serialize()))
+	// struct ifa_cacheinfo: how long preferred, how long valid, two time stamps.
+	lifetimes := slices.Concat(nl.Uint32Attr(preferred), nl.Uint32Attr(forever), make([]byte, 8))
+	req.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, lifetimes))
 }
 
 func broadcast(p netip.Prefix) []byte {

@@ -30,16 +30,30 @@ type conf struct {
 
 func confs4() []conf {
 	return []conf{
-		{"forwarding", 0}, {"proxy_arp", 2}, {"send_redirects", 5}, {"rp_filter", 7}, {"arp_announce", 17},
-		{"arp_ignore", 18}, {"promote_secondaries", 19}, {"accept_local", 22},
+		{"forwarding", 0},
+		{"proxy_arp", 2},
+		{"send_redirects", 5},
+		{"rp_filter", 7},
+		{"arp_announce", 17},
+		{"arp_ignore", 18},
+		{"promote_secondaries", 19},
+		{"accept_local", 22},
 	}
 }
 
 func confs6() []conf {
 	return []conf{
-		{"forwarding", 0}, {"accept_ra", 3}, {"autoconf", 5}, {"dad_transmits", 6}, {"router_solicitations", 7},
-		{"disable_ipv6", 26}, {"accept_dad", 27}, {"ndisc_notify", 29}, {"keep_addr_on_down", 42},
-		{"addr_gen_mode", 47}, {"accept_untracked_na", 57},
+		{"forwarding", 0},
+		{"accept_ra", 3},
+		{"autoconf", 5},
+		{"dad_transmits", 6},
+		{"router_solicitations", 7},
+		{"disable_ipv6", 26},
+		{"accept_dad", 27},
+		{"ndisc_notify", 29},
+		{"keep_addr_on_down", 42},
+		{"addr_gen_mode", 47},
+		{"accept_untracked_na", 57},
 	}
 }
 

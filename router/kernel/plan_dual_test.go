@@ -17,7 +17,9 @@ func only6() router.Intent {
 	in.NAT, in.Guarded = nil, nil
 	in.Ports = slices.DeleteFunc(in.Ports, func(p router.PortAddress) bool { return p.Interface == "wan0" || p.Prefix.Addr().Is4() })
 	in.VirtualLinks = slices.DeleteFunc(in.VirtualLinks, func(v router.VirtualLink) bool { return v.Name != "vmac20v6" })
-	in.Rules = slices.DeleteFunc(in.Rules, func(r router.Rule) bool { return !r.IPv6 || r.Table == 1010 || r.From.IsValid() && r.From.Addr() == addr("2001:db8:1::2") })
+	in.Rules = slices.DeleteFunc(in.Rules, func(r router.Rule) bool {
+		return !r.IPv6 || r.Table == 1010 || r.From.IsValid() && r.From.Addr() == addr("2001:db8:1::2")
+	})
 	in.Routes = slices.DeleteFunc(in.Routes, func(r router.Route) bool {
 		return r.Destination.Addr().Is4() || r.Link == "vmac10v6" || r.Table == 1010
 	})
