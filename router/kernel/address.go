@@ -27,13 +27,13 @@ func (r *Reconciler) request(kind, flags int) *nl.NetlinkRequest {
 	return req
 }
 
-func (r *Reconciler) observeAddresses(names map[int]string) ([]address, error) {
+func (r *Reconciler) observeAddresses(families []family, names map[int]string) ([]address, error) {
 	remembered := make(map[router.PortAddress]bool, len(r.memory.Addresses))
 	for _, a := range r.memory.Addresses {
 		remembered[a] = true
 	}
 	var list []address
-	for _, f := range []family{ipv4, ipv6} {
+	for _, f := range families {
 		req := r.request(unix.RTM_GETADDR, unix.NLM_F_DUMP)
 		req.AddData(nl.NewIfAddrmsg(f.number()))
 		messages, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWADDR)
@@ -151,7 +151,7 @@ func (r *Reconciler) addAddress(l netlink.Link, p netip.Prefix, form addressForm
 	}
 	port := router.PortAddress{Interface: l.Attrs().Name, Prefix: p}
 	if !r.marks {
-		list, err := r.observeAddresses(map[int]string{l.Attrs().Index: port.Interface})
+		list, err := r.observeAddresses([]family{familyOf(p.Addr())}, map[int]string{l.Attrs().Index: port.Interface})
 		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 			return err
 		}

@@ -22,16 +22,20 @@ func (r *Reconciler) observe(intent router.Intent) (observed, error) {
 		seen.originals[path] = o.Original
 	}
 	var names map[int]string
-	err := errors.Join(
-		dump("list interfaces", func() (err error) { names, err = r.observeLinks(&seen); return err }),
-		dump("list addresses", func() (err error) { seen.addresses, err = r.observeAddresses(names); return err }),
-		dump("list routes", func() (err error) { seen.routes, err = r.observeRoutes(intent, names); return err }),
-		dump("list rules", func() (err error) { seen.rules, err = r.observeRules(); return err }),
+	err := dump("list interfaces", func() (err error) { names, err = r.observeLinks(&seen); return err })
+	if err != nil {
+		return seen, err
+	}
+	seen.families = familiesOf(seen.sysctls)
+	err = errors.Join(
+		dump("list addresses", func() (err error) { seen.addresses, err = r.observeAddresses(seen.families, names); return err }),
+		dump("list routes", func() (err error) { seen.routes, err = r.observeRoutes(seen.families, intent, names); return err }),
+		dump("list rules", func() (err error) { seen.rules, err = r.observeRules(seen.families); return err }),
 	)
 	if err != nil {
 		return seen, err
 	}
-	if seen.tables, err = r.observeTables(intent); err != nil {
+	if seen.tables, err = r.observeTables(withFamilies(intent, seen.families)); err != nil {
 		return seen, err
 	}
 	return seen, r.inNamespace(func() (err error) {
@@ -44,6 +48,16 @@ func (r *Reconciler) observe(intent router.Intent) (observed, error) {
 		}
 		return readSysctls(paths, seen.sysctls)
 	})
+}
+
+// familiesOf returns the families that a kernel has whose interfaces have these
+// sysctls. Where it has no IPv6, its answers to questions about it are errors or, worse,
+// about IPv4.
+func familiesOf(sysctls map[string]string) []family {
+	if _, ok := sysctls[conf6("lo")+"forwarding"]; ok {
+		return []family{ipv4, ipv6}
+	}
+	return []family{ipv4}
 }
 
 // dump repeats a listing that the kernel says was torn by a change.
@@ -68,13 +82,13 @@ func (f family) number() int {
 	return unix.AF_INET
 }
 
-func (r *Reconciler) observeRoutes(intent router.Intent, names map[int]string) ([]route, error) {
+func (r *Reconciler) observeRoutes(families []family, intent router.Intent, names map[int]string) ([]route, error) {
 	tables := make(map[int]bool)
 	for _, want := range intent.Routes {
 		tables[want.Table] = true
 	}
 	var routes []route
-	for _, f := range []family{ipv4, ipv6} {
+	for _, f := range families {
 		list, err := r.links.RouteListFiltered(f.number(), &netlink.Route{}, netlink.RT_FILTER_TABLE)
 		if err != nil {
 			return nil, err
@@ -133,9 +147,9 @@ func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
-func (r *Reconciler) observeRules() ([]router.Rule, error) {
+func (r *Reconciler) observeRules(families []family) ([]router.Rule, error) {
 	var rules []router.Rule
-	for _, f := range []family{ipv4, ipv6} {
+	for _, f := range families {
 		list, err := r.links.RuleList(f.number())
 		if err != nil {
 			return nil, err

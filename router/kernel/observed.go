@@ -12,7 +12,9 @@ const protocol = 112
 
 // observed is the part of the kernel's state that a plan depends on.
 type observed struct {
-	links []link
+	// families are those that this kernel has.
+	families []family
+	links    []link
 	// addresses stand in the kernel's order: of two link-local ones on one
 	// interface, the kernel speaks in the name of the later one here.
 	addresses []address

@@ -3,6 +3,7 @@ package kernel
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"tandem/router"
@@ -11,7 +12,10 @@ import (
 // plan returns what turns the observed state into the intended one, in the order
 // in which it must be done, and what stands in the way. It is pure.
 func plan(intent router.Intent, seen observed) ([]op, Report) {
-	p := newPlanner(intent, seen)
+	p := newPlanner(withFamilies(intent, seen.families), seen)
+	if hasIPv6(intent) && !hasIPv6(p.intent) {
+		p.conflict("IPv6 is left out: this kernel has none; boot it without ipv6.disable=1 or take ipv6 out of the document")
+	}
 	p.chooseLinks()
 	// The order of these calls is the order of execution; the doc comment of the
 	// package says why.
@@ -257,6 +261,24 @@ func (p *planner) tables() {
 // wantsTable tells whether a family needs a netfilter table. That of IPv4 stands
 // always: its nat hooks translate replicated flows.
 func wantsTable(intent router.Intent, f family) bool { return f == ipv4 || hasIPv6(intent) }
+
+// withFamilies returns the part of an intent that a kernel with the given families
+// can be in.
+func withFamilies(in router.Intent, families []family) router.Intent {
+	foreign := func(a netip.Addr) bool { return !slices.Contains(families, familyOf(a)) }
+	in.Ports = without(in.Ports, func(p router.PortAddress) bool { return foreign(p.Prefix.Addr()) })
+	in.VirtualLinks = without(in.VirtualLinks, func(v router.VirtualLink) bool { return !slices.Contains(families, family(v.IPv6)) })
+	in.Rules = without(in.Rules, func(r router.Rule) bool { return !slices.Contains(families, family(r.IPv6)) })
+	in.Routes = without(in.Routes, func(r router.Route) bool { return foreign(r.Destination.Addr()) })
+	return in
+}
+
+func without[T any](list []T, unwanted func(T) bool) []T {
+	if !slices.ContainsFunc(list, unwanted) {
+		return list
+	}
+	return slices.DeleteFunc(slices.Clone(list), unwanted)
+}
 
 // hasIPv6 tells whether an intent has a virtual router of IPv6. Without one,
 // nothing of IPv6 is touched.

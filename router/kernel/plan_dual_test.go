@@ -106,6 +106,14 @@ func TestPlanIPv6Differences(t *testing.T) {
 		conflicts []string
 	}{
 		{name: "nothing to do", change: func(*router.Intent, *observed) {}},
+		{
+			name: "a kernel without IPv6",
+			change: func(_ *router.Intent, seen *observed) {
+				seen.families, seen.links = []family{ipv4}, seen.links[:3]
+				seen.addresses, seen.routes, seen.rules = nil, nil, nil
+			},
+			conflicts: []string{"IPv6 is left out: this kernel has none; boot it without ipv6.disable=1 or take ipv6 out of the document"},
+		},
 		{name: "nothing to do without virtual MAC addresses", ownMAC: true, change: func(*router.Intent, *observed) {}},
 		{
 			name: "a link that went down lost its addresses",

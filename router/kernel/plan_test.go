@@ -57,6 +57,7 @@ func office() router.Intent {
 // bare is a host with two ports and nothing of ours.
 func bare(intent router.Intent) observed {
 	seen := observed{
+		families:    []family{ipv4, ipv6},
 		links:       []link{{name: "lo", index: 1, up: true}, {name: "wan0", index: 2}, {name: "lan0", index: 3}},
 		sysctls:     make(map[string]string),
 		tables:      map[family]bool{ipv6: !hasIPv6(intent)},
