@@ -4,6 +4,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
+	"hash"
 	"slices"
 	"time"
 )
@@ -13,7 +14,7 @@ import (
 // it starts, and only a heartbeat that repeats the receiver's current nonce, with
 // a counter that has not been seen, counts.
 type HeartbeatChannel struct {
-	key  []byte
+	mac  hash.Hash // keyed
 	mine uint64
 	// peer is the nonce that is repeated to the peer: that of the process which
 	// introduced itself last. It proves nothing; trusted does.
@@ -35,7 +36,7 @@ const maxRetired = 256
 // NewHeartbeatChannel returns a channel with the key that both members share and
 // a random nonce, drawn anew by each process.
 func NewHeartbeatChannel(key []byte, nonce uint64) *HeartbeatChannel {
-	return &HeartbeatChannel{key: key, mine: nonce}
+	return &HeartbeatChannel{mac: hmac.New(sha256.New, key), mine: nonce}
 }
 
 // Seal encodes and authenticates a heartbeat.
@@ -50,9 +51,9 @@ func (c *HeartbeatChannel) Seal(h Heartbeat) []byte {
 }
 
 func (c *HeartbeatChannel) sum(b []byte) []byte {
-	m := hmac.New(sha256.New, c.key)
-	m.Write(b)
-	return m.Sum(nil)
+	c.mac.Reset()
+	c.mac.Write(b)
+	return c.mac.Sum(nil)
 }
 
 // Alive returns the nonce of the peer's process that was proven to be alive within the
