@@ -265,6 +265,8 @@ type Group struct {
 	// sentAt is when an advert was last sent as MASTER. It opened the fence until
 	// leaseUntil; whoever has sent no other by stallAt was asleep.
 	sentAt, leaseUntil, stallAt time.Time
+	// answeredAt is when a losing advert was last answered.
+	answeredAt time.Time
 	// hurry is the time between the next hurried adverts.
 	hurry   time.Duration
 	hurried int

@@ -98,6 +98,11 @@ func (g *Group) tickBackup(now time.Time, out *Output) {
 		g.downAt = now.Add(g.activeInterval + g.SkewTime())
 		return
 	}
+	if !g.askUntil.IsZero() {
+		// A question has been asked; its answer is near and worth more.
+		g.downAt = g.askUntil
+		return
+	}
 	if !g.usable() && g.cfg.HasPeer {
 		g.armDown(now)
 		return
@@ -146,15 +151,17 @@ func (g *Group) Receive(now time.Time, carrier int, source netip.Addr, a Adverti
 			g.answer(now, &out)
 			return out
 		}
-		if a.Priority == PriorityLeaving && g.beatsTell(now) {
-			return out
-		}
+	}
+	if a.Priority == PriorityLeaving && g.beatsTell(now) {
+		return out
+	}
+	if peer {
 		g.peer.Priority = a.Priority
 		if a.Priority > 0 {
 			g.peer.State = Master
 		}
 	}
-	a.Interval = g.believable(now, peer, source, a.Interval)
+	a.Interval = g.believable(now, peer, source, a)
 	if g.state == Backup {
 		g.heardMaster(now)
 		g.receiveBackup(now, a)
@@ -233,10 +240,11 @@ func (g *Group) receiveMaster(now time.Time, carrier int, source netip.Addr, a A
 	case g.HandingOver():
 		g.activeInterval = a.Interval
 		g.yield(now, out)
-	case g.wins(a.Priority, source, carrier) && now.After(g.assumeUntil):
+	case g.wins(a.Priority, source, carrier) && (now.After(g.assumeUntil) || !g.fromPeer(carrier, source)):
 		g.activeInterval = a.Interval
 		g.becomeBackup(now, ReasonBetterPeer, out)
-	case now.Sub(g.sentAt) >= g.cfg.Interval/replyFraction:
+	case now.Sub(g.answeredAt) >= g.cfg.Interval/replyFraction:
+		g.answeredAt = now
 		// A losing advert is answered at once, on every carrier: bridges learn the
 		// way back and the other MASTER gives up. The addresses are announced too,
 		// because hosts may have listened to it meanwhile.
@@ -246,8 +254,8 @@ func (g *Group) receiveMaster(now time.Time, carrier int, source netip.Addr, a A
 }
 
 // replyFraction bounds the answers to losing adverts to this many per interval,
-// so that a flood of them is not doubled by us. Any advert that left so recently
-// has already said what the answer would say.
+// so that a flood of them is not doubled by us. A regular advert that left just before
+// is no answer: the other MASTER may have become it in between.
 const replyFraction = 20
 
 // wins tells whether an advert beats this MASTER: RFC 9568 §6.4.3, greater
@@ -353,12 +361,15 @@ func (g *Group) becomeMaster(now time.Time, why Reason, out *Output) {
 	g.downAt, g.impairedSince, g.preemptSince = time.Time{}, time.Time{}, time.Time{}
 	g.endQuestion()
 	g.askAt = time.Time{}
-	if g.unproven = g.cfg.HasPeer && !g.met; g.unproven {
+	// Who preempts has heard a MASTER, and must not lose against it for being modest.
+	preempting := why == ReasonPreempted || why == ReasonPeerImpaired
+	if g.unproven = g.cfg.HasPeer && !g.met && !preempting; g.unproven {
 		g.provenAt = now.Add(provenAfter)
 	}
 	g.graced, g.yielded = false, false
 	g.activeInterval, g.hurried = g.cfg.Interval, 0
 	g.transit(Master, why, out)
+	g.answeredAt = now
 	out.Revoke = false
 	g.advertise(now, out)
 	out.Announce = true

@@ -71,7 +71,7 @@ func TestPlannedHandoverOfOldMaster(t *testing.T) {
 		)},
 		{"stays on another heartbeat of the BACKUP", member(), story200(
 			step{at: at + 1, do: beats(fresh(100, true)), state: Master},
-			step{at: at + 2, do: beats(Heartbeat{State: Initialize, Priority: 100, Term: 2}), state: Master},
+			step{at: at + 2, do: beats(Heartbeat{State: Initialize, Priority: 100, Term: 1}), state: Master},
 		)},
 		{"the offer lapses after two down intervals", member(), append(
 			story200(keepAlive(at, at+2*down100)...),
@@ -178,13 +178,13 @@ func TestPlannedHandoverSuspendsPreempt(t *testing.T) {
 	up := backup(true, step{at: down200, do: tick, state: Master, want: promoted(true, HealthyPriority, ReasonPeerSilent, 1)})
 	planned := append(
 		up[:len(up):len(up)],
-		step{at: at, do: beats(fresh(180, true)), state: Master, want: advertised(200)},
+		step{at: at, do: beats(fresh(180, true)), state: Master, want: answered(200)},
 		step{at: at, do: handover(nil), state: Master, want: offered()},
 		step{at: at, do: adverts(180), state: Backup, want: yielded},
 	)
 	impaired := append(
 		up[:len(up):len(up)],
-		step{at: at, do: beats(fresh(180, true)), state: Master, want: advertised(200)},
+		step{at: at, do: beats(fresh(180, true)), state: Master, want: answered(200)},
 		step{at: at, do: fit(1, true), state: Master, want: beaten(advertised(80))},
 		step{at: at + 1, do: adverts(180), state: Backup, want: yielded},
 		step{at: at + 2, do: fit(0, true), state: Backup, want: Output{Heartbeat: true}},

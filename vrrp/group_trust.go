@@ -30,6 +30,7 @@ func (g *Group) proveByPeer(now time.Time, h Heartbeat, out *Output) {
 	g.unproven, g.provenAt = false, time.Time{}
 	if g.Priority() != doubted {
 		g.advertise(now, out)
+		out.Announce = true // the peer may have been MASTER, too, before they met
 	}
 }
 
@@ -65,6 +66,7 @@ func (g *Group) heardGoodbye(now time.Time) {
 // stranger is a router outside the group whose adverts this node obeys.
 type stranger struct {
 	source   netip.Addr
+	priority uint8
 	interval time.Duration
 	heardAt  time.Time
 	// confirmed tells that a second advert came within the promised time.
@@ -81,16 +83,24 @@ const (
 // believable bounds the interval that a router outside of a pair teaches by a single
 // advert: else one forged packet would silence the pair for two minutes. The second
 // advert that comes in time confirms the first.
-func (g *Group) believable(now time.Time, peer bool, source netip.Addr, interval time.Duration) time.Duration {
+func (g *Group) believable(now time.Time, peer bool, source netip.Addr, a Advertisement) time.Duration {
+	interval := a.Interval
 	if peer || !g.cfg.HasPeer {
 		return interval
 	}
 	s := &g.stranger
 	same := s.source == source && s.interval == interval
 	s.confirmed = same && (s.confirmed || now.Sub(s.heardAt) <= 2*interval)
-	s.source, s.interval, s.heardAt = source, interval, now
+	s.source, s.priority, s.interval, s.heardAt = source, a.Priority, interval, now
 	if s.confirmed {
 		return interval
 	}
 	return min(interval, max(unconfirmedIntervals*g.cfg.Interval, unconfirmedInterval))
+}
+
+// outranked tells that a router outside of the pair is MASTER and would stay it. To take
+// a role over only to lose it to that router helps nobody.
+func (g *Group) outranked(now time.Time) bool {
+	s := &g.stranger
+	return s.priority > g.Priority() && now.Sub(s.heardAt) < 3*min(s.interval, g.activeInterval)
 }

@@ -36,6 +36,7 @@ func (g *Group) Heartbeat(now time.Time) Heartbeat {
 func (g *Group) ReceiveHeartbeat(now time.Time, h Heartbeat) Output {
 	var out Output
 	yielded := g.peer.State == Master && h.State != Master
+	away := !g.peer.HeartbeatAt.IsZero() && !g.peerHeartbeatFresh(now)
 	g.peer = PeerState{
 		HeardAt: now, State: h.State, Priority: h.Priority, Ready: h.Ready, HeartbeatAt: now,
 		Configuration: h.Configuration,
@@ -55,12 +56,12 @@ func (g *Group) ReceiveHeartbeat(now time.Time, h Heartbeat) Output {
 	g.heardBeat(now, h)
 	switch g.state {
 	case Backup:
-		if h.TakeOver && h.State == Master && !stale && g.usable() && !g.overslept(now) {
+		if h.TakeOver && h.State == Master && !stale && g.usable() && !g.overslept(now) && !g.outranked(now) {
 			g.becomeMaster(now, ReasonHandover, &out)
 			g.assumeUntil = now.Add(2 * g.DownInterval())
 			return out
 		}
-		if yielded && h.State == Initialize {
+		if yielded && h.State == Initialize && !g.overslept(now) {
 			g.heardGoodbye(now)
 		}
 		g.heardMasterBeat(now, h)
@@ -78,9 +79,11 @@ func (g *Group) ReceiveHeartbeat(now time.Time, h Heartbeat) Output {
 			g.becomeBackup(now, ReasonOwnStall, &out)
 			return out
 		}
-		if yielded {
+		if yielded || h.State != Master && (newer || away) {
 			// What the peer still forwarded after this node's first adverts has taught
-			// the switches its ports again. Now its fence is closed, so this lasts.
+			// the switches its ports again. Now its fence is closed, so this lasts. A newer
+			// term tells of a mastership that this node never heard of, and one may have
+			// been whenever the peer was away.
 			g.advertise(now, &out)
 			out.Announce = true
 			g.heartbeat(now, &out) // in step with the adverts
