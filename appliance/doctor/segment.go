@@ -1,0 +1,85 @@
+package doctor
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Segment is what was heard on the segment of one port.
+type Segment struct {
+	Carrier, Interface string
+	VRID               uint8
+	// Listened is for how long; zero if it was not possible, and Problem says why.
+	Listened time.Duration
+	Problem  string
+	// Routers are the VRRP routers that were heard and are not members.
+	Routers []Router
+	// Gateway is the next hop of an uplink; nil for other carriers.
+	Gateway *Gateway
+}
+
+// Router is a VRRP router that was heard.
+type Router struct {
+	VRID          uint8
+	Source, MAC   string
+	Version       uint8
+	Priority      uint8
+	Advertisement int
+}
+
+// Gateway is the outcome of ARP requests to the next hop of an uplink.
+type Gateway struct {
+	Address  string
+	Asked    bool
+	Answered bool
+	MAC      string
+}
+
+// JudgeSegments says what is to say about what was heard.
+func JudgeSegments(segments []Segment) []Finding {
+	f := &findings{section: SectionSegments}
+	for _, s := range segments {
+		judgeRouters(f, s)
+		if g := s.Gateway; g != nil {
+			judgeGateway(f, s, *g)
+		}
+	}
+	return f.list
+}
+
+func judgeRouters(f *findings, s Segment) {
+	if s.Listened == 0 {
+		f.untested("vrrp-routers", s.Carrier, "nobody could listen on %s (%s); mend that and ask again", s.Interface, s.Problem)
+		return
+	}
+	var others []string
+	clash := false
+	for _, r := range s.Routers {
+		if r.VRID == s.VRID {
+			clash = true
+			f.trouble("vrrp-routers", s.Carrier, "another VRRP router at %s (%s) uses VRID %d on the segment of %s, with priority %d and version %d: give it or %s another VRID, both would have the same virtual MAC",
+				r.Source, r.MAC, r.VRID, s.Interface, r.Priority, r.Version, s.Carrier)
+			continue
+		}
+		others = append(others, fmt.Sprintf("VRID %d at %s", r.VRID, r.Source))
+	}
+	switch {
+	case clash:
+	case len(others) > 0:
+		f.ok("vrrp-routers", s.Carrier, "other VRRP routers on %s are no danger, their VRIDs differ from %d: %s", s.Interface, s.VRID, strings.Join(others, ", "))
+	default:
+		f.ok("vrrp-routers", s.Carrier, "no other VRRP router was heard on %s within %s", s.Interface, span(s.Listened))
+	}
+}
+
+func judgeGateway(f *findings, s Segment, g Gateway) {
+	switch {
+	case !g.Asked:
+		f.untested("gateway", s.Carrier, "the gateway %s could not be asked through %s (%s); mend that and ask again", g.Address, s.Interface, s.Problem)
+	case g.Answered:
+		f.ok("gateway", s.Carrier, "the gateway %s answers ARP through %s, from %s", g.Address, s.Interface, g.MAC)
+	default:
+		f.warn("gateway", s.Carrier, "the gateway %s does not answer ARP through %s: check that it is on and in the same VLAN, else nothing leaves by this uplink", g.Address, s.Interface)
+	}
+}
