@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"strings"
 	"time"
 )
 
@@ -38,10 +39,13 @@ type Link struct {
 	Problem string
 	// Out is what this node sent and the other one heard, In the other way round.
 	Out, In Direction
-	// Adverts6 tells that IPv6 multicast is needed, Multicast that multicast is.
+	// Multicast tells that adverts go to a multicast group, IPv6 that some are IPv6.
 	Multicast, IPv6 bool
-	// Virtual is the test of the virtual MAC; nil if there is none on this carrier.
-	Virtual *Virtual
+	// Virtuals are the tests of virtual MAC addresses, if there are any.
+	Virtuals []Virtual
+	// OtherHears is how long ago the other node has heard this MASTER's advert here,
+	// negative if never; nil if this node is not MASTER or one does not run.
+	OtherHears *time.Duration
 }
 
 // Direction counts test frames.
@@ -87,9 +91,9 @@ type Echo struct {
 	Tested         bool
 	Problem        string
 	Sent, Received int
-	// Median and Max are of the round trips.
-	Median, Max time.Duration
-	Port        uint16
+	// Median, High and Max are of the round trips; nine of ten took no longer than High.
+	Median, High, Max time.Duration
+	Port              uint16
 }
 
 // Bounds of the judgements on a pair.
@@ -115,6 +119,7 @@ func JudgePair(p Pair, n Needs) []Finding {
 	judgeEcho(f, p, n)
 	for _, l := range p.Links {
 		judgeConnection(f, p, l)
+		judgeAdverts(f, p, l, n)
 	}
 	return f.list
 }
@@ -170,9 +175,9 @@ func judgeEcho(f *findings, p Pair, n Needs) {
 		f.trouble("round-trip", haCarrier, "%d of %d datagrams were lost, which heartbeats do not bear: check cable, duplex and load of the HA link", lost, e.Sent)
 	case lost > 0:
 		f.warn("round-trip", haCarrier, "%d of %d datagrams were lost: check cable, duplex and load of the HA link", lost, e.Sent)
-	case e.Max > limit:
-		f.warn("round-trip", haCarrier, "the round trip took up to %s (median %s), and at an advertisement_interval of %v not more than %s is good: take a faster link, or an interval of %v",
-			span(e.Max), span(e.Median), n.Interval, span(limit), advisable(e.Max))
+	case e.High > limit:
+		f.warn("round-trip", haCarrier, "one round trip of ten took %s or more (median %s, max %s), and at an advertisement_interval of %v not more than %s is good: take a faster link, or an interval of %v",
+			span(e.High), span(e.Median), span(e.Max), n.Interval, span(limit), advisable(e.High))
 	default:
 		f.ok("round-trip", haCarrier, "%d of %d datagrams came back, median %s, max %s; good for an advertisement_interval of %v", e.Received, e.Sent, span(e.Median), span(e.Max), n.Interval)
 	}
@@ -207,8 +212,21 @@ func judgeConnection(f *findings, p Pair, l Link) {
 		f.ok("frames", l.Carrier, "%s pass both ways between %s (%s) and %s (%s)", kinds(l), p.Self, l.Interface, p.Other, l.OtherInterface)
 	}
 	judgeMTU(f, p, l)
-	if l.Virtual != nil {
-		judgeVirtual(f, l, *l.Virtual)
+	for _, v := range l.Virtuals {
+		judgeVirtual(f, l, v)
+	}
+}
+
+// judgeAdverts says whether the other node hears this MASTER.
+func judgeAdverts(f *findings, p Pair, l Link, n Needs) {
+	switch {
+	case l.OtherHears == nil:
+	case *l.OtherHears < 0:
+		f.trouble("adverts", l.Carrier, "%s has never heard the adverts of this MASTER on %s: see above what stops them", p.Other, l.Carrier)
+	case *l.OtherHears > n.silence():
+		f.trouble("adverts", l.Carrier, "%s has not heard the adverts of this MASTER on %s for %s: see above what stops them", p.Other, l.Carrier, span(*l.OtherHears))
+	default:
+		f.ok("adverts", l.Carrier, "%s hears the adverts of this MASTER on %s", p.Other, l.Carrier)
 	}
 }
 
@@ -270,18 +288,26 @@ func judgeVirtual(f *findings, l Link, v Virtual) {
 		f.untested("virtual-mac", l.Carrier, "%s", v.Untested)
 		return
 	}
-	before := len(f.list)
-	delivered := false
+	good, delivered := len(v.Rounds) > 0, false
+	var taught []string
 	for _, r := range v.Rounds {
-		judgeRound(f, l, v, r, delivered)
+		good = judgeRound(f, l, v, r, delivered) && good
 		delivered = delivered || r.Delivered
+		if r.Gateway && r.Answered {
+			taught = append(taught, r.Owner)
+		}
 	}
-	if len(f.list) == before && len(v.Rounds) > 0 {
+	if good {
 		f.ok("virtual-mac", l.Carrier, "frames from and to %s pass, and it moves from member to member", v.MAC)
+	}
+	if len(taught) > 0 {
+		f.ok("gratuitous-arp", l.Carrier, "the gateway learnt %s from %s and its answers arrived there", v.MAC, strings.Join(taught, " and then from "))
 	}
 }
 
-func judgeRound(f *findings, l Link, v Virtual, r Round, elsewhere bool) {
+// judgeRound is true if the virtual MAC address worked for its owner. elsewhere tells
+// that it did before for the other one.
+func judgeRound(f *findings, l Link, v Virtual, r Round, elsewhere bool) bool {
 	switch {
 	case r.Problem != "":
 		f.untested("virtual-mac", l.Carrier, "%s could not take the virtual MAC %s (%s); mend that and ask again", r.Owner, v.MAC, r.Problem)
@@ -291,9 +317,11 @@ func judgeRound(f *findings, l Link, v Virtual, r Round, elsewhere bool) {
 		f.trouble("virtual-mac-moves", l.Carrier, "the virtual MAC %s does not move on %s: %s has sent from it, and frames to it still do not arrive there: turn off sticky addresses, port security and MAC-move protection on the switch", v.MAC, l.Carrier, r.Owner)
 	case !r.Delivered:
 		f.trouble("virtual-mac", l.Carrier, "frames to the virtual MAC %s on %s do not reach %s: let its port receive other addresses than its own (VMware: promiscuous mode or MAC learning), or set virtual_mac: false", v.MAC, l.Carrier, r.Owner)
-	case r.Gateway && !r.Answered:
-		f.warn("gratuitous-arp", l.Carrier, "the gateway of %s answers %s itself, but not when asked from the virtual MAC %s: look for ARP inspection or a static entry on the gateway or the switch", l.Carrier, r.Owner, v.MAC)
-	case r.Gateway:
-		f.ok("gratuitous-arp", l.Carrier, "the gateway learnt the virtual MAC %s from %s and its answer arrived there", v.MAC, r.Owner)
+	default:
+		if r.Gateway && !r.Answered {
+			f.warn("gratuitous-arp", l.Carrier, "the gateway of %s answers %s itself, but not when asked from the virtual MAC %s: look for ARP inspection or a static entry on the gateway or the switch", l.Carrier, r.Owner, v.MAC)
+		}
+		return true
 	}
+	return false
 }

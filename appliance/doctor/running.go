@@ -80,7 +80,7 @@ func judgeHearing(f *findings, r Running, c Hearing, n Needs) {
 	case r.Role != roleBackup || !r.Pair:
 	case c.Heard < 0:
 		f.trouble("hears", c.Carrier, "the adverts of %s have never been heard here: run `tandem doctor` on both members to see what stops them", r.Peer)
-	case c.Heard > 3*n.Interval+time.Second:
+	case c.Heard > n.silence():
 		f.trouble("hears", c.Carrier, "the last advert of %s was heard %v ago: run `tandem doctor` on both members to see what stops them", r.Peer, c.Heard.Round(time.Millisecond))
 	default:
 		f.ok("hears", c.Carrier, "%s is heard", r.Peer)

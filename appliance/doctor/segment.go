@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -9,7 +10,8 @@ import (
 // Segment is what was heard on the segment of one port.
 type Segment struct {
 	Carrier, Interface string
-	VRID               uint8
+	// VRIDs are those that belong to the pair there.
+	VRIDs []uint8
 	// Listened is for how long; zero if it was not possible, and Problem says why.
 	Listened time.Duration
 	Problem  string
@@ -56,7 +58,7 @@ func judgeRouters(f *findings, s Segment) {
 	var others []string
 	clash := false
 	for _, r := range s.Routers {
-		if r.VRID == s.VRID {
+		if slices.Contains(s.VRIDs, r.VRID) {
 			clash = true
 			f.trouble("vrrp-routers", s.Carrier, "another VRRP router at %s (%s) uses VRID %d on the segment of %s, with priority %d and version %d: give it or %s another VRID, both would have the same virtual MAC",
 				r.Source, r.MAC, r.VRID, s.Interface, r.Priority, r.Version, s.Carrier)
@@ -67,7 +69,7 @@ func judgeRouters(f *findings, s Segment) {
 	switch {
 	case clash:
 	case len(others) > 0:
-		f.ok("vrrp-routers", s.Carrier, "other VRRP routers on %s are no danger, their VRIDs differ from %d: %s", s.Interface, s.VRID, strings.Join(others, ", "))
+		f.ok("vrrp-routers", s.Carrier, "other VRRP routers on %s are no danger, their VRIDs differ from the document's: %s", s.Interface, strings.Join(others, ", "))
 	default:
 		f.ok("vrrp-routers", s.Carrier, "no other VRRP router was heard on %s within %s", s.Interface, span(s.Listened))
 	}
@@ -75,6 +77,8 @@ func judgeRouters(f *findings, s Segment) {
 
 func judgeGateway(f *findings, s Segment, g Gateway) {
 	switch {
+	case !g.Asked && s.Problem == "":
+		f.untested("gateway", s.Carrier, "the gateway %s was not asked through %s, because somebody else has this node's address there; mend that and ask again", g.Address, s.Interface)
 	case !g.Asked:
 		f.untested("gateway", s.Carrier, "the gateway %s could not be asked through %s (%s); mend that and ask again", g.Address, s.Interface, s.Problem)
 	case g.Answered:

@@ -36,6 +36,9 @@ func exitStatus(err error) (int, bool) {
 	if errors.As(err, &s) {
 		return int(s), true
 	}
+	if isUsage(err) {
+		return exitUsage, false
+	}
 	return 1, false
 }
 

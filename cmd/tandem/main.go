@@ -24,7 +24,7 @@ func main() {
 }
 
 // execute runs a command and returns its exit code: 0, or 1 with a sentence on stderr,
-// or what a statusError says.
+// or 2 for a usageError, or what a statusError says.
 func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	cmd := root()
 	cmd.SetArgs(args)
@@ -56,6 +56,7 @@ connection tracking of both kernels equal, so NAT sessions survive.`,
 	cmd.AddCommand(
 		runCommand(), electCommand(), demoCommand(), trafficCommand(),
 		statusCommand(), failoverCommand(), checkCommand(), keygenCommand(), replayCommand(),
+		doctorCommand(),
 	)
 	return cmd
 }
