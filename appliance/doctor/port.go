@@ -24,17 +24,15 @@ type Port struct {
 	Promiscuous bool
 	// Programs are XDP programs and filters of others that see its frames first.
 	Programs []string
-	// Address is the node's own; Present tells that it stands there.
+	// Address is the node's own, one that does not stand there if Present is false.
 	Address string
 	Present bool
 	// Misplaced are addresses of the document that stand where they must not.
 	Misplaced []Placed
 	// Claims are addresses of the document for which another host answers.
 	Claims []Claim
-	// VirtualLink is the name of the macvlan to be, Taken tells that somebody else's
-	// link has it.
-	VirtualLink string
-	Taken       bool
+	// Taken are names that Tandem needs and somebody else's links have.
+	Taken []string
 	// Managers are other programs that manage the interface.
 	Managers []string
 }
@@ -120,8 +118,8 @@ func judgeAddresses(f *findings, p Port, running bool) {
 }
 
 func judgeCompany(f *findings, p Port) {
-	if p.Taken {
-		f.trouble("name", p.Carrier, "a link that is not Tandem's has the name %s: rename or delete it", p.VirtualLink)
+	for _, name := range p.Taken {
+		f.trouble("name", p.Carrier, "a link that is not Tandem's has the name %s: rename or delete it", name)
 	}
 	for _, m := range p.Managers {
 		f.warn("managed", p.Carrier, "%s manages %s and may remove addresses, routes and rules that it does not know: %s", m, p.Interface, unmanage(m, p.Interface))

@@ -10,27 +10,39 @@ import (
 // Segment is what was heard on the segment of one port.
 type Segment struct {
 	Carrier, Interface string
-	// VRIDs are those that belong to the pair there.
-	VRIDs []uint8
+	// Own are the pair's virtual routers there.
+	Own []VirtualRouter
 	// Listened is for how long; zero if it was not possible, and Problem says why.
 	Listened time.Duration
 	Problem  string
 	// Routers are the VRRP routers that were heard and are not members.
 	Routers []Router
-	// Gateway is the next hop of an uplink; nil for other carriers.
-	Gateway *Gateway
+	// Gateways are the next hops of an uplink, one per family.
+	Gateways []Gateway
+}
+
+// VirtualRouter is one of the pair's. A VRID means another one in each family.
+type VirtualRouter struct {
+	VRID uint8
+	IPv6 bool
 }
 
 // Router is a VRRP router that was heard.
 type Router struct {
 	VRID          uint8
+	IPv6          bool
 	Source, MAC   string
 	Version       uint8
 	Priority      uint8
 	Advertisement int
 }
 
-// Gateway is the outcome of ARP requests to the next hop of an uplink.
+// Clashes tells whether it takes itself for one of the pair's virtual routers.
+func (r Router) Clashes(own []VirtualRouter) bool {
+	return slices.Contains(own, VirtualRouter{r.VRID, r.IPv6})
+}
+
+// Gateway is the outcome of ARP requests or neighbour solicitations to the next hop of an uplink.
 type Gateway struct {
 	Address  string
 	Asked    bool
@@ -43,8 +55,8 @@ func JudgeSegments(segments []Segment) []Finding {
 	f := &findings{section: SectionSegments}
 	for _, s := range segments {
 		judgeRouters(f, s)
-		if g := s.Gateway; g != nil {
-			judgeGateway(f, s, *g)
+		for _, g := range s.Gateways {
+			judgeGateway(f, s, g)
 		}
 	}
 	return f.list
@@ -58,7 +70,7 @@ func judgeRouters(f *findings, s Segment) {
 	var others []string
 	clash := false
 	for _, r := range s.Routers {
-		if slices.Contains(s.VRIDs, r.VRID) {
+		if r.Clashes(s.Own) {
 			clash = true
 			f.trouble("vrrp-routers", s.Carrier, "another VRRP router at %s (%s) uses VRID %d on the segment of %s, with priority %d and version %d: give it or %s another VRID, both would have the same virtual MAC",
 				r.Source, r.MAC, r.VRID, s.Interface, r.Priority, r.Version, s.Carrier)
@@ -82,8 +94,8 @@ func judgeGateway(f *findings, s Segment, g Gateway) {
 	case !g.Asked:
 		f.untested("gateway", s.Carrier, "the gateway %s could not be asked through %s (%s); mend that and ask again", g.Address, s.Interface, s.Problem)
 	case g.Answered:
-		f.ok("gateway", s.Carrier, "the gateway %s answers ARP through %s, from %s", g.Address, s.Interface, g.MAC)
+		f.ok("gateway", s.Carrier, "the gateway %s answers through %s, from %s", g.Address, s.Interface, g.MAC)
 	default:
-		f.warn("gateway", s.Carrier, "the gateway %s does not answer ARP through %s: check that it is on and in the same VLAN, else nothing leaves by this uplink", g.Address, s.Interface)
+		f.warn("gateway", s.Carrier, "the gateway %s does not answer through %s: check that it is on and in the same VLAN, else nothing leaves by this uplink", g.Address, s.Interface)
 	}
 }

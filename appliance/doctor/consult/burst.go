@@ -2,12 +2,12 @@ package consult
 
 import (
 	"context"
+	"net/netip"
 	"slices"
 	"time"
 
 	"tandem/appliance/doctor"
 	"tandem/appliance/doctor/examine"
-	"tandem/router"
 	"tandem/vrrp"
 )
 
@@ -81,7 +81,7 @@ func (c *consultation) sendKinds(s sharedCarrier) {
 	if s.ipv6 {
 		group = vrrp.MulticastIPv6()
 		_ = s.station.Send(examine.Test{Session: c.session, Kind: examine.ToGroup6}, examine.Envelope{
-			From: s.station.MAC(), To: examine.GroupMAC(group), Source: ownLinkLocal(s.station.MAC()), Destination: group,
+			From: s.station.MAC(), To: examine.GroupMAC(group), Source: s.source(group), Destination: group,
 		})
 	}
 }
@@ -108,7 +108,7 @@ func (c *consultation) count(s *examine.Station) doctor.Direction {
 // attempt is one virtual MAC address on one carrier during a round.
 type attempt struct {
 	sharedCarrier
-	target router.VirtualLink
+	target virtualLink
 	// test is where the outcome goes, key how the two sides name it.
 	test *doctor.Virtual
 	key  string
@@ -154,7 +154,7 @@ func (c *consultation) attempts() []*attempt {
 			why = own
 		}
 		for _, target := range s.tested() {
-			mac := macText(target.MAC)
+			mac := macText(target.mac)
 			if why != "" {
 				s.link.Virtuals = append(s.link.Virtuals, doctor.Virtual{MAC: mac, Untested: untested(mac, why)})
 				continue
@@ -209,7 +209,7 @@ func (c *consultation) round(ctx context.Context, number uint8, owner bool, atte
 			return errSpeech
 		}
 		r.Problem, r.Accepted, r.Delivered = owners.Problem, watchers.Accepted, owners.Delivered
-		r.Gateway, r.Answered = owners.Asked && c.gatewayAnswers(a.carrier), owners.Answered
+		r.Gateway, r.Answered = owners.Asked && c.gatewayAnswers(a), owners.Answered
 		a.test.Rounds = append(a.test.Rounds, r)
 	}
 	return nil
@@ -217,16 +217,25 @@ func (c *consultation) round(ctx context.Context, number uint8, owner bool, atte
 
 // gatewayAnswers tells whether the gateway answers this node's own address: one that
 // is off says nothing about the virtual MAC.
-func (c *consultation) gatewayAnswers(carrier carrier) bool {
-	return slices.ContainsFunc(c.segments, func(s doctor.Segment) bool {
-		return s.Carrier == carrier.name && s.Gateway != nil && s.Gateway.Answered
-	})
+func (c *consultation) gatewayAnswers(a *attempt) bool {
+	gateway, ok := a.gateway()
+	return ok && len(a.station.Answers(gateway)) > 0
+}
+
+// gateway is the next hop of the virtual link's family.
+func (a *attempt) gateway() (netip.Addr, bool) {
+	for _, gateway := range a.gateways {
+		if gateway.Is4() == a.target.addresses[0].Is4() {
+			return gateway, true
+		}
+	}
+	return netip.Addr{}, false
 }
 
 // take makes the virtual links, speaks from them and asks the gateways.
 func (c *consultation) take(ctx context.Context, number uint8, attempts []*attempt, seen map[string]*outcome) {
 	for _, a := range attempts {
-		link, err := examine.OpenVirtualLink(a.iface, a.target.MAC)
+		link, err := examine.OpenVirtualLink(a.iface, a.target.mac)
 		if err != nil {
 			seen[a.key].Problem = err.Error()
 			continue
@@ -246,23 +255,26 @@ func (c *consultation) take(ctx context.Context, number uint8, attempts []*attem
 // speak sends what is not heard if it is not sent, so errors say nothing more.
 func (c *consultation) speak(number uint8, a *attempt, seen *outcome) {
 	group := vrrp.MulticastIPv4()
-	_ = a.link.Send(examine.Test{Session: c.session, Kind: examine.FromVirtual, Round: number}, examine.Envelope{
-		From: a.target.MAC, To: examine.GroupMAC(group), Source: a.own.Addr(), Destination: group,
+	test := examine.Test{Session: c.session, Kind: examine.FromVirtual, Round: number}
+	_ = a.link.Send(test, examine.Envelope{
+		From: a.target.mac, To: examine.GroupMAC(group), Source: a.own.Addr(), Destination: group,
 	})
-	if a.gateway.Is4() && len(a.target.Addresses) > 0 && a.target.Addresses[0].Is4() {
-		seen.Asked = a.link.Ask(a.target.Addresses[0], a.gateway) == nil
+	// Where multicast is filtered, that must not be blamed on the virtual MAC.
+	_ = a.link.Send(test, examine.Envelope{From: a.target.mac, To: a.otherMAC, Source: a.own.Addr(), Destination: a.other})
+	if gateway, ok := a.gateway(); ok {
+		seen.Asked = a.link.Ask(a.target.addresses[0], gateway) == nil
 	}
 }
 
 // watch listens for the owner and then calls it at its virtual MAC.
 func (c *consultation) watch(ctx context.Context, number uint8, attempts []*attempt, seen map[string]*outcome) {
 	for _, a := range attempts {
-		seen[a.key].Accepted = a.station.Await(ctx, settleTime, c.is(examine.FromVirtual, number, a.target.MAC, true))
+		seen[a.key].Accepted = a.station.Await(ctx, settleTime, c.is(examine.FromVirtual, number, a.target.mac, true))
 	}
 	for range frames {
 		for _, a := range attempts {
 			_ = a.station.Send(examine.Test{Session: c.session, Kind: examine.ToVirtual, Round: number}, examine.Envelope{
-				From: a.station.MAC(), To: a.target.MAC, Source: a.own.Addr(), Destination: a.other,
+				From: a.station.MAC(), To: a.target.mac, Source: a.own.Addr(), Destination: a.other,
 			}) // as in speak
 		}
 		wait(ctx, frameGap)
@@ -274,9 +286,9 @@ func (c *consultation) receive(ctx context.Context, number uint8, attempts []*at
 		if a.link == nil {
 			continue
 		}
-		seen[a.key].Delivered = a.link.Await(ctx, settleTime, c.is(examine.ToVirtual, number, a.target.MAC, false))
-		if seen[a.key].Asked {
-			seen[a.key].Answered = a.link.Await(ctx, settleTime, func(h examine.Heard) bool { return h.Answer == a.gateway })
+		seen[a.key].Delivered = a.link.Await(ctx, settleTime, c.is(examine.ToVirtual, number, a.target.mac, false))
+		if gateway, ok := a.gateway(); ok && seen[a.key].Asked {
+			seen[a.key].Answered = a.link.Await(ctx, settleTime, func(h examine.Heard) bool { return h.Answer == gateway })
 		}
 	}
 }

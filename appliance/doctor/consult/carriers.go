@@ -1,134 +1,139 @@
 package consult
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 
+	"tandem/appliance/doctor"
 	"tandem/router"
 	"tandem/router/config"
 )
 
-const (
-	haCarrier  = "ha"
-	kindHA     = "ha"
-	kindUplink = "uplink"
-	kindOther  = "network"
-	// maxVirtual bounds how many virtual MAC addresses are tested on a carrier.
-	maxVirtual = 4
-)
+// maxVirtual bounds how many virtual MAC addresses are tested on a carrier.
+const maxVirtual = 4
 
-// carrier is one link of the document as this node sees it.
+// carrier is one link of the document as this node sees it, with all virtual routers
+// and both families.
 type carrier struct {
-	name, kind string
-	iface      string
-	// own and other are the members' addresses.
-	own   netip.Prefix
-	other netip.Addr
-	// vrids are those that nobody else may use on the segment.
-	vrids []uint8
-	// gateway is the next hop of an uplink; zero elsewhere.
-	gateway netip.Addr
-	// virtual are the virtual addresses with a virtual MAC, links their macvlans.
-	virtual         []netip.Addr
-	links           []router.VirtualLink
+	name, iface string
+	// own is the node's IPv4 address, addresses are all of its own there, other is the
+	// other member's.
+	own       netip.Prefix
+	addresses []netip.Addr
+	other     netip.Addr
+	// routers are the virtual routers that nobody else may be on the segment.
+	routers []doctor.VirtualRouter
+	// gateways are the next hops of an uplink, one per family.
+	gateways []netip.Addr
+	// virtual are the virtual addresses that have a virtual MAC, links their macvlans.
+	virtual []netip.Addr
+	links   []virtualLink
+	// multicast tells that adverts go to a group, ipv6 that some are IPv6.
 	multicast, ipv6 bool
-	// linkLocals are the members' addresses for adverts over IPv6.
-	linkLocals []netip.Addr
+	// sources are where the members' own adverts come from.
+	sources []netip.Addr
 }
 
-// segment is what uplinks and networks have in common here.
-type segment struct {
-	name, kind string
-	vrid       uint8
-	prefix     netip.Prefix
-	ports      map[string]config.Port
-	gateway    netip.Addr
-	vrrp       config.VRRP
-	ipv6       *config.IPv6
-	routers    []config.VirtualRouter
-}
-
-func segments(doc *config.Document) []segment {
-	var list []segment
-	for _, u := range doc.Uplinks {
-		list = append(list, segment{u.Name, kindUplink, u.VRID, u.Prefix, u.Ports, u.Gateway, u.VRRP, u.IPv6, u.VirtualRouters})
-	}
-	for _, n := range doc.Networks {
-		list = append(list, segment{n.Name, kindOther, n.VRID, n.Prefix, n.Ports, netip.Addr{}, n.VRRP, n.IPv6, n.VirtualRouters})
-	}
-	return list
+// virtualLink is a macvlan that Tandem makes.
+type virtualLink struct {
+	name      string
+	mac       [6]byte
+	addresses []netip.Addr
 }
 
 // carriersOf lists the carriers of a member, the HA link first.
 func carriersOf(doc *config.Document, node string) ([]carrier, error) {
-	intent, err := router.Derive(doc, node)
+	all, err := router.Carriers(doc, node)
 	if err != nil {
 		return nil, err
 	}
-	other, pair := doc.Peer(node)
 	var list []carrier
-	if pair && doc.HALink != nil {
-		port := doc.HALink.Ports[node]
-		list = append(list, carrier{
-			name: haCarrier, kind: kindHA, iface: port.Interface, multicast: true, vrids: []uint8{doc.HALink.VRID},
-			own: netip.PrefixFrom(port.Address, doc.HALink.Prefix.Bits()), other: doc.HALink.Ports[other.Name].Address,
-		})
+	for _, c := range all {
+		i := slices.IndexFunc(list, func(known carrier) bool { return known.name == c.Segment })
+		if i < 0 {
+			i = len(list)
+			list = append(list, carrier{
+				name: c.Segment, iface: c.Interface, multicast: !c.VRRP.Unicast,
+				own: netip.PrefixFrom(c.Own[0], prefixOf(doc, c.Segment).Bits()), addresses: c.Own,
+			})
+		}
+		list[i].include(c)
 	}
-	for _, s := range segments(doc) {
-		port, ok := s.ports[node]
-		if !ok {
-			return nil, fmt.Errorf("node %q has no port on %q; add one to the document", node, s.name)
+	for _, u := range doc.Uplinks {
+		i := slices.IndexFunc(list, func(known carrier) bool { return known.name == u.Name })
+		list[i].gateways = []netip.Addr{u.Gateway}
+		if u.IPv6 != nil {
+			list[i].gateways = append(list[i].gateways, u.IPv6.Gateway)
 		}
-		c := carrier{
-			name: s.name, kind: s.kind, iface: port.Interface, gateway: s.gateway, vrids: []uint8{s.vrid},
-			own: netip.PrefixFrom(port.Address, s.prefix.Bits()), other: s.ports[other.Name].Address,
-			multicast: !s.vrrp.Unicast, ipv6: s.ipv6 != nil,
-		}
-		if s.ipv6 != nil && s.ipv6.VRID != 0 {
-			c.vrids = append(c.vrids, s.ipv6.VRID)
-		}
-		for _, p := range s.ports {
-			c.linkLocals = append(c.linkLocals, p.LinkLocal)
-		}
-		for _, r := range s.routers {
-			c.vrids = append(c.vrids, r.VRID)
-		}
-		for _, link := range intent.VirtualLinks {
-			if link.Parent == port.Interface && !link.OwnMAC {
-				c.links = append(c.links, link)
-				c.virtual = append(c.virtual, link.Addresses...)
-			}
-		}
-		list = append(list, c)
+	}
+	if n := len(list); n > 0 && list[n-1].name == router.HACarrier {
+		list = slices.Insert(list[:n-1], 0, list[n-1])
 	}
 	return list, nil
 }
 
+// include adds one way for adverts to its link.
+func (c *carrier) include(way router.Carrier) {
+	c.routers = append(c.routers, doctor.VirtualRouter{VRID: way.VRID, IPv6: way.IPv6})
+	c.sources = append(c.sources, way.Source, way.Peer)
+	if way.IPv6 {
+		c.ipv6 = true
+	} else {
+		c.other = way.Peer
+	}
+	if way.Link != "" && !way.OwnMAC() {
+		c.links = append(c.links, virtualLink{way.Link, way.MAC, way.Addresses})
+		c.virtual = append(c.virtual, way.Addresses...)
+	}
+}
+
+func prefixOf(doc *config.Document, name string) netip.Prefix {
+	for _, u := range doc.Uplinks {
+		if u.Name == name {
+			return u.Prefix
+		}
+	}
+	for _, n := range doc.Networks {
+		if n.Name == name {
+			return n.Prefix
+		}
+	}
+	return doc.HALink.Prefix
+}
+
 // tested are the virtual links whose MAC addresses are tried.
-func (c carrier) tested() []router.VirtualLink { return c.links[:min(len(c.links), maxVirtual)] }
+func (c carrier) tested() []virtualLink { return c.links[:min(len(c.links), maxVirtual)] }
 
 // isVirtual tells whether a MAC address is one of the carrier's virtual ones.
 func (c carrier) isVirtual(mac [6]byte) bool {
-	return slices.ContainsFunc(c.links, func(l router.VirtualLink) bool { return l.MAC == mac })
+	return slices.ContainsFunc(c.links, func(l virtualLink) bool { return l.mac == mac })
 }
 
-// probed are the addresses that nobody else may have, own first, IPv4 only.
+// probed are the addresses that nobody else may have, own first.
 func (c carrier) probed() []netip.Addr {
 	const enough = 64
-	list := []netip.Addr{c.own.Addr()}
-	for _, a := range c.virtual {
-		if a.Is4() && len(list) < enough {
-			list = append(list, a)
-		}
-	}
-	return list
+	list := slices.Concat(c.addresses, c.virtual)
+	return list[:min(len(list), enough)]
 }
 
-// ownLinkLocal is the address from which test frames over IPv6 are sent: the document's,
-// or what the MAC address gives (RFC 4291, appendix A).
-func ownLinkLocal(mac [6]byte) netip.Addr {
-	return netip.AddrFrom16([16]byte{
-		0: 0xfe, 1: 0x80, 8: mac[0] ^ 2, 9: mac[1], 10: mac[2], 11: 0xff, 12: 0xfe, 13: mac[3], 14: mac[4], 15: mac[5],
-	})
+// source is the node's own address from which to ask for another of the same family;
+// over IPv6 that of its adverts.
+func (c carrier) source(target netip.Addr) netip.Addr {
+	if target.Is4() {
+		return c.own.Addr()
+	}
+	for _, a := range c.addresses {
+		if a.Is6() && a.IsLinkLocalUnicast() {
+			return a
+		}
+	}
+	return netip.IPv6Unspecified()
+}
+
+// nobody is the unspecified address of a family.
+func nobody(target netip.Addr) netip.Addr {
+	if target.Is4() {
+		return netip.IPv4Unspecified()
+	}
+	return netip.IPv6Unspecified()
 }

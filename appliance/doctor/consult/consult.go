@@ -176,20 +176,13 @@ func (e *exam) open() (err error) {
 	return nil
 }
 
-// port looks at one interface; several virtual links can be on it.
+// port looks at one interface.
 func (e *exam) port(c carrier) doctor.Port {
-	cfg := examine.PortConfig{Group: e.Document.Group, Carrier: c.name, Interface: c.iface, Own: c.own, Virtual: c.virtual}
-	if len(c.links) > 0 {
-		cfg.VirtualLink = c.links[0].Name
+	cfg := examine.PortConfig{Group: e.Document.Group, Carrier: c.name, Interface: c.iface, Own: c.addresses, Virtual: c.virtual}
+	for _, l := range c.links {
+		cfg.VirtualLinks = append(cfg.VirtualLinks, l.name)
 	}
-	p := e.interfaces.Port(cfg)
-	for _, l := range c.links[min(1, len(c.links)):] {
-		cfg.VirtualLink = l.Name
-		if more := e.interfaces.Port(cfg); more.Taken && !p.Taken {
-			p.Taken, p.VirtualLink = true, l.Name
-		}
-	}
-	return p
+	return e.interfaces.Port(cfg)
 }
 
 // probe asks for all addresses that must be free, and then the gateways: an address
@@ -199,7 +192,7 @@ func (e *exam) probe(ctx context.Context) {
 		for _, c := range e.carriers {
 			if s := e.stations[c.name]; s != nil {
 				for _, a := range c.probed() {
-					_ = s.Ask(netip.IPv4Unspecified(), a) // one that is not sent is not answered
+					_ = s.Ask(nobody(a), a) // one that is not sent is not answered
 				}
 			}
 		}
@@ -215,8 +208,12 @@ func (e *exam) probe(ctx context.Context) {
 	}
 	for range probes {
 		for _, c := range e.carriers {
-			if s := e.stations[c.name]; s != nil && c.gateway.Is4() && !e.claimed(c) {
-				_ = s.Ask(c.own.Addr(), c.gateway) // as above
+			s := e.stations[c.name]
+			if s == nil || e.claimed(c) {
+				continue
+			}
+			for _, gateway := range c.gateways {
+				_ = s.Ask(c.source(gateway), gateway) // as above
 			}
 		}
 		wait(ctx, probeGap/2)
@@ -228,48 +225,46 @@ func (e *exam) claims(c carrier) []doctor.Claim {
 	for _, a := range c.probed() {
 		for _, mac := range e.stations[c.name].Answers(a) {
 			list = append(list, doctor.Claim{
-				Address: a.String(), MAC: macText(mac), Virtual: c.isVirtual(mac) && a != c.own.Addr(),
+				Address: a.String(), MAC: macText(mac), Virtual: c.isVirtual(mac) && !slices.Contains(c.addresses, a),
 			})
 		}
 	}
 	return list
 }
 
-// claimed tells whether somebody else has the node's own address.
+// claimed tells whether somebody else has an address of the node's own.
 func (e *exam) claimed(c carrier) bool {
-	return slices.ContainsFunc(e.ports[c.name].Claims, func(claim doctor.Claim) bool { return claim.Address == c.own.Addr().String() })
+	return slices.ContainsFunc(e.ports[c.name].Claims, func(claim doctor.Claim) bool {
+		return slices.ContainsFunc(c.addresses, func(a netip.Addr) bool { return a.String() == claim.Address })
+	})
 }
 
 // hear sums up what was heard on the segments.
 func (e *exam) hear(listened time.Duration) {
 	for _, c := range e.carriers {
 		station := e.stations[c.name]
-		s := doctor.Segment{Carrier: c.name, Interface: c.iface, VRIDs: c.vrids, Problem: e.deaf[c.name]}
-		if c.gateway.Is4() {
-			s.Gateway = &doctor.Gateway{Address: c.gateway.String()}
-		}
+		s := doctor.Segment{Carrier: c.name, Interface: c.iface, Own: c.routers, Problem: e.deaf[c.name]}
 		if station != nil {
 			s.Listened = listened
 			s.Routers = foreign(c, station.Routers())
-			if s.Gateway != nil {
-				s.Gateway.Asked = !e.claimed(c)
-				if macs := station.Answers(c.gateway); len(macs) > 0 {
-					s.Gateway.Answered, s.Gateway.MAC = true, macText(macs[0])
+		}
+		for _, address := range c.gateways {
+			g := doctor.Gateway{Address: address.String(), Asked: station != nil && !e.claimed(c)}
+			if g.Asked {
+				if macs := station.Answers(address); len(macs) > 0 {
+					g.Answered, g.MAC = true, macText(macs[0])
 				}
 			}
+			s.Gateways = append(s.Gateways, g)
 		}
 		e.segments = append(e.segments, s)
 	}
 }
 
-// foreign leaves out the members. Their IPv6 adverts come from link-local addresses.
+// foreign leaves out the members.
 func foreign(c carrier, routers []doctor.Router) []doctor.Router {
 	return slices.DeleteFunc(routers, func(r doctor.Router) bool {
-		if r.Source == c.own.Addr().String() || r.Source == c.other.String() {
-			return true
-		}
-		source, err := netip.ParseAddr(r.Source)
-		return err == nil && slices.Contains(c.linkLocals, source)
+		return slices.ContainsFunc(c.sources, func(a netip.Addr) bool { return a.String() == r.Source })
 	})
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"tandem/appliance/doctor/examine"
 	"tandem/conntracksync/peer"
+	"tandem/router"
 )
 
 const (
@@ -59,7 +60,7 @@ func (e *exam) startMeeting(ctx context.Context) *meeting {
 	ha := e.carriers[0]
 	port := doctorPort(e.Document.HALink.Port)
 	m.address = netip.AddrPortFrom(ha.other, port)
-	if why := e.deaf[haCarrier]; why != "" || e.claimed(ha) {
+	if why := e.deaf[router.HACarrier]; why != "" || e.claimed(ha) {
 		if why == "" {
 			why = "this node's address on the HA link is in use by another host"
 		}

@@ -6,11 +6,11 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
-	"slices"
 	"time"
 
 	"tandem/appliance/doctor"
 	"tandem/appliance/doctor/examine"
+	"tandem/router"
 )
 
 // hello is how a doctor introduces itself.
@@ -85,7 +85,7 @@ func (e *exam) consult(ctx context.Context, m *meeting) doctor.Pair {
 // absence says why nobody was met, and whether the other machine is there at all.
 func (e *exam) absence(ctx context.Context, err error) string {
 	text := err.Error()
-	s := e.stations[haCarrier]
+	s := e.stations[router.HACarrier]
 	if s == nil || final(err) {
 		return text
 	}
@@ -157,7 +157,7 @@ func (c *consultation) occupied(carrier carrier, heard doctor.Segment) string {
 		return "a node runs on " + c.Node
 	}
 	for _, r := range heard.Routers {
-		if slices.Contains(carrier.vrids, r.VRID) {
+		if r.Clashes(heard.Own) {
 			return "another VRRP router has it"
 		}
 	}

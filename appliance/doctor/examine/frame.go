@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/mdlayher/arp"
@@ -94,7 +95,7 @@ func (t Test) Frame(e Envelope) []byte {
 	}
 	if e.Source.Is6() {
 		b = binary.BigEndian.AppendUint16(b, unix.ETH_P_IPV6)
-		return appendIPv6(b, e.Source, e.Destination, testTTL, message)
+		return appendIPv6(b, e.Source, e.Destination, vrrp.Protocol, testTTL, message)
 	}
 	b = binary.BigEndian.AppendUint16(b, unix.ETH_P_IP)
 	return appendIPv4(b, e.Source, e.Destination, testTTL, message)
@@ -112,10 +113,10 @@ func appendIPv4(b []byte, source, destination netip.Addr, ttl uint8, message []b
 	return append(b, message...)
 }
 
-func appendIPv6(b []byte, source, destination netip.Addr, hops uint8, message []byte) []byte {
+func appendIPv6(b []byte, source, destination netip.Addr, next, hops uint8, message []byte) []byte {
 	b = append(b, 0x60, 0, 0, 0)
 	b = binary.BigEndian.AppendUint16(b, uint16(len(message)))
-	b = append(b, vrrp.Protocol, hops)
+	b = append(b, next, hops)
 	from, to := source.As16(), destination.As16()
 	b = append(append(b, from[:]...), to[:]...)
 	return append(b, message...)
@@ -160,6 +161,35 @@ func request(from [6]byte, sender, target netip.Addr) ([]byte, error) {
 	return append(b, body...), nil
 }
 
+// allNodes is the group that every IPv6 node is in (RFC 4291 §2.7.1).
+func allNodes() netip.Addr { return netip.AddrFrom16([16]byte{0: 0xff, 1: 0x02, 15: 1}) }
+
+// Neighbour discovery, RFC 4861 §4.3 and §4.4.
+const (
+	icmpv6             = 58
+	solicit, advertise = 135, 136
+	discoveryLength    = 24
+	discoveryHops      = 255
+)
+
+// solicitation builds a neighbour solicitation. An unspecified sender makes it a probe
+// (RFC 4862 §5.4.2), which may not carry a link-layer address.
+func solicitation(from [6]byte, sender, target netip.Addr) []byte {
+	t := target.As16()
+	group := netip.AddrFrom16([16]byte{0: 0xff, 1: 0x02, 11: 1, 12: 0xff, 13: t[13], 14: t[14], 15: t[15]})
+	message := append([]byte{solicit, 0, 0, 0, 0, 0, 0, 0}, t[:]...)
+	if !sender.IsUnspecified() {
+		message = append(append(message, 1, 1), from[:]...)
+	}
+	source, destination := sender.As16(), group.As16()
+	pseudo := slices.Concat(source[:], destination[:], []byte{0, 0, 0, byte(len(message)), 0, 0, 0, icmpv6}, message)
+	binary.BigEndian.PutUint16(message[2:], ^sum(pseudo))
+	to := GroupMAC(group)
+	b := append(append([]byte{}, to[:]...), from[:]...)
+	b = binary.BigEndian.AppendUint16(b, unix.ETH_P_IPV6)
+	return appendIPv6(b, sender, group, icmpv6, discoveryHops, message)
+}
+
 // plainFrame is one that a closed fence must hold back.
 func plainFrame(s *Station) []byte {
 	return Test{Kind: FromVirtual}.Frame(Envelope{
@@ -190,7 +220,8 @@ type Heard struct {
 	// Test is set for test frames, Size then being the length of the IP packet.
 	Test *Test
 	Size int
-	// Answer is set for ARP replies: the address that From has.
+	// Answer is set for ARP replies and neighbour advertisements: the address that From
+	// has.
 	Answer netip.Addr
 	// Router is set for VRRP messages.
 	Router *RouterHeard
@@ -228,14 +259,26 @@ func understand(b []byte) (Heard, bool) {
 		}
 		return h.message(body[header:total], netip.AddrFrom4([4]byte(body[12:])), total)
 	case unix.ETH_P_IPV6:
-		if len(body) < ipv6Header || body[6] != vrrp.Protocol {
-			return h, false
-		}
-		total := ipv6Header + int(binary.BigEndian.Uint16(body[4:]))
-		if len(body) < total {
-			return h, false
-		}
-		return h.message(body[ipv6Header:total], netip.AddrFrom16([16]byte(body[8:])), total)
+		return h.ipv6(body)
+	}
+	return h, false
+}
+
+func (h Heard) ipv6(body []byte) (Heard, bool) {
+	if len(body) < ipv6Header {
+		return h, false
+	}
+	total := ipv6Header + int(binary.BigEndian.Uint16(body[4:]))
+	if len(body) < total {
+		return h, false
+	}
+	message := body[ipv6Header:total]
+	switch {
+	case body[6] == vrrp.Protocol:
+		return h.message(message, netip.AddrFrom16([16]byte(body[8:])), total)
+	case body[6] == icmpv6 && body[7] == discoveryHops && len(message) >= discoveryLength && message[0] == advertise:
+		h.Answer = netip.AddrFrom16([16]byte(message[8:]))
+		return h, true
 	}
 	return h, false
 }

@@ -18,12 +18,12 @@ import (
 // PortConfig says what the document has on one interface.
 type PortConfig struct {
 	Group, Carrier, Interface string
-	// Own is the node's own address, with the segment's length of prefix.
-	Own netip.Prefix
+	// Own are the node's own addresses, IPv4 first.
+	Own []netip.Addr
 	// Virtual are the segment's virtual addresses.
 	Virtual []netip.Addr
-	// VirtualLink is the name of the macvlan; empty if there is none.
-	VirtualLink string
+	// VirtualLinks are the names of the macvlans.
+	VirtualLinks []string
 }
 
 // Links is the state of all links of this network namespace.
@@ -80,16 +80,18 @@ func (l *Links) find(name string) netlink.Link {
 }
 
 // ours tells whether Tandem made a link for the group.
-func (l *Links) ours(link netlink.Link, group string) bool {
+func ours(link netlink.Link, group string) bool {
 	return strings.HasPrefix(link.Attrs().Alias, "tandem:"+group+":")
 }
 
 // Port says what there is on one interface.
 func (l *Links) Port(c PortConfig) doctor.Port {
-	p := doctor.Port{Carrier: c.Carrier, Interface: c.Interface, Address: c.Own.Addr().String(), VirtualLink: c.VirtualLink}
+	p := doctor.Port{Carrier: c.Carrier, Interface: c.Interface, Address: c.Own[0].String()}
 	l.misplaced(&p, c)
-	if link := l.find(c.VirtualLink); link != nil && c.VirtualLink != "" {
-		p.Taken = !l.ours(link, c.Group)
+	for _, name := range c.VirtualLinks {
+		if link := l.find(name); link != nil && !ours(link, c.Group) {
+			p.Taken = append(p.Taken, name)
+		}
 	}
 	link := l.find(c.Interface)
 	if link == nil {
@@ -103,7 +105,13 @@ func (l *Links) Port(c PortConfig) doctor.Port {
 	if attrs.MasterIndex != 0 {
 		p.Master = l.name(attrs.MasterIndex)
 	}
-	p.Present = slices.Contains(l.addresses, placed{c.Own.Addr(), attrs.Index})
+	p.Present = true
+	for _, a := range c.Own {
+		if !slices.Contains(l.addresses, placed{a, attrs.Index}) {
+			p.Present, p.Address = false, a.String()
+			break
+		}
+	}
 	p.Programs = l.programs(link)
 	if l.home {
 		p.Managers = managers(attrs.Index)
@@ -116,8 +124,8 @@ func (l *Links) misplaced(p *doctor.Port, c PortConfig) {
 	for _, a := range l.addresses {
 		name := l.name(a.index)
 		link := l.find(name)
-		wrong := a.address == c.Own.Addr() && name != c.Interface ||
-			slices.Contains(c.Virtual, a.address) && (link == nil || !l.ours(link, c.Group))
+		wrong := slices.Contains(c.Own, a.address) && name != c.Interface ||
+			slices.Contains(c.Virtual, a.address) && (link == nil || !ours(link, c.Group))
 		if wrong {
 			p.Misplaced = append(p.Misplaced, doctor.Placed{Address: a.address.String(), Interface: name})
 		}

@@ -86,10 +86,14 @@ func (s *Station) open(ipv6 bool) (err error) {
 	if err := s.join(vrrp.MulticastIPv4(), s.ears[0]); err != nil {
 		return err
 	}
-	if ipv6 {
-		return s.join(vrrp.MulticastIPv6(), s.ears[2])
+	if !ipv6 {
+		return nil
 	}
-	return nil
+	nodes := GroupMAC(allNodes()) // the answer to a probe goes there (RFC 4861 §7.2.4)
+	if err := s.ears[2].JoinGroup(nodes[:]); err != nil {
+		return err
+	}
+	return s.join(vrrp.MulticastIPv6(), s.ears[2])
 }
 
 // join opens the card's filter, and has the kernel report the membership, without which
@@ -187,7 +191,7 @@ func (s *Station) keepRouter(h Heard) {
 			return
 		}
 		i = len(s.routers)
-		s.routers = append(s.routers, doctor.Router{VRID: h.Router.VRID, Source: source})
+		s.routers = append(s.routers, doctor.Router{VRID: h.Router.VRID, IPv6: h.Router.Source.Is6(), Source: source})
 	}
 	r := &s.routers[i]
 	r.MAC, r.Version, r.Priority = net.HardwareAddr(h.From[:]).String(), h.Router.Version, h.Router.Priority
@@ -255,8 +259,12 @@ func (s *Station) send(frame []byte) error {
 	return nil
 }
 
-// Ask broadcasts an ARP request. An unspecified sender teaches nobody anything.
+// Ask sends an ARP request, or over IPv6 a neighbour solicitation. An unspecified sender
+// teaches nobody anything.
 func (s *Station) Ask(sender, target netip.Addr) error {
+	if target.Is6() {
+		return s.send(solicitation(s.MAC(), sender, target))
+	}
 	frame, err := request(s.MAC(), sender, target)
 	if err != nil {
 		return fmt.Errorf("ask for %v: %w", target, err)
