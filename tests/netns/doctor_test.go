@@ -235,6 +235,38 @@ func TestDoctorNamesMissingInterfacesAndMTUs(t *testing.T) {
 	}
 }
 
+func TestDoctorTestsWhatTheDocumentAsksFor(t *testing.T) {
+	s := newStand(t)
+	text, err := os.ReadFile(s.ConfigPath())
+	s.must(err)
+	// The wan as in a cloud, the lan with both families and a second virtual router.
+	text = bytes.Replace(text, []byte("    addresses: [203"), []byte("    vrrp: {unicast: true, virtual_mac: false}\n    addresses: [203"), 1)
+	text = append(bytes.TrimSpace(text), "\n    ipv6: {prefix: '2001:db8:0:10::/64', gateway: '2001:db8:0:10::1'}\n    virtual_routers: [{vrid: 11, addresses: [10.0.0.9]}]\n"...)
+	s.must(os.WriteFile(s.ConfigPath(), text, 0o600))
+	// No cloud passes multicast, and nobody needs it there.
+	s.bridge(
+		fmt.Sprintf("iifname %q ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 ip protocol 112 drop", lab.TrunkName("wan", lab.Alpha)),
+		fmt.Sprintf("iifname %q ether daddr 33:33:00:00:00:12 drop", lab.TrunkName("lan", lab.Bravo)),
+	)
+	for _, d := range s.doctors() {
+		d.troubles("multicast lan: multicast to ff02::12 (VRRP over IPv6) does not pass from bravo to alpha")
+		d.is(doctor.OK, "frames", "wan")
+		d.is(doctor.OK, "virtual-mac", "lan")
+		count := 0
+		for _, f := range d.Findings {
+			if f.Check == "virtual-mac" && f.Grade == doctor.OK {
+				count++
+				if f.Where != "lan" {
+					t.Errorf("a virtual MAC was tested where there is none: %s", f.Text)
+				}
+			}
+		}
+		if count != 3 {
+			t.Errorf("%s tested %d virtual MACs, want 3: two of IPv4 and one of IPv6", d.Node, count)
+		}
+	}
+}
+
 func TestDoctorNamesVirtualMACsThatDoNotMove(t *testing.T) {
 	s := newStand(t)
 	// A switch that has tied the address to alpha's port for ever, and a hypervisor that

@@ -115,7 +115,10 @@ func (e *exam) examine(ctx context.Context) error {
 		public = member.PublicKey
 	}
 	aside.Go(func() {
-		machine = examine.Machine(ctx, examine.MachineConfig{StateDirectory: e.StateDir, Key: e.Key, PublicKey: public})
+		machine = examine.Machine(ctx, examine.MachineConfig{
+			StateDirectory: e.StateDir, Key: e.Key, PublicKey: public,
+			IPv6: slices.ContainsFunc(e.carriers, func(c carrier) bool { return c.ipv6 }),
+		})
 	})
 	ears := time.Now()
 	if err := e.open(); err != nil {

@@ -35,14 +35,14 @@ const (
 )
 
 // Features tries what Tandem needs of the kernel, in a network namespace of its own.
-func Features(ctx context.Context) []doctor.Feature {
+func Features(ctx context.Context, ipv6 bool) []doctor.Feature {
 	trials := []struct {
 		name string
-		try  func(context.Context, *Scratch) error
+		try  func(context.Context) error
 	}{
 		{doctor.FeatureVirtualLink, tryVirtualLink},
 		{doctor.FeatureFence, tryFence},
-		{doctor.FeatureProgramming, tryProgramming},
+		{doctor.FeatureProgramming, func(ctx context.Context) error { return tryProgramming(ctx, ipv6) }},
 		{doctor.FeatureEvents, tryConntrack},
 	}
 	var list []doctor.Feature
@@ -51,7 +51,7 @@ func Features(ctx context.Context) []doctor.Feature {
 		outcome := doctor.Passed()
 		if err != nil {
 			outcome = doctor.Untried(fmt.Sprintf("no namespace to try it in: %v; run this as root", err))
-		} else if failed := s.Do(func() error { return t.try(ctx, s) }); failed != nil {
+		} else if failed := s.Do(func() error { return t.try(ctx) }); failed != nil {
 			outcome = doctor.Failed(failed.Error())
 		}
 		list = append(list, doctor.Feature{Name: t.name, Trial: outcome})
@@ -63,7 +63,7 @@ func Features(ctx context.Context) []doctor.Feature {
 }
 
 // tryVirtualLink leaves a cable and a macvlan on it for tryFence.
-func tryVirtualLink(context.Context, *Scratch) error {
+func tryVirtualLink(context.Context) error {
 	if err := addCable("cable0", "cable1"); err != nil {
 		return err
 	}
@@ -123,7 +123,7 @@ func addVirtualLink(name, parent string, mac [6]byte, into *Scratch) error {
 }
 
 // tryFence puts up the fence before the macvlan and moves through its states.
-func tryFence(ctx context.Context, _ *Scratch) (failed error) {
+func tryFence(ctx context.Context) (failed error) {
 	const group = "doctor"
 	f, err := fence.New()
 	if err != nil {
@@ -205,13 +205,24 @@ networks:
     uplink: wan
 `
 
+// scratchIPv6 gives its network both families.
+const scratchIPv6 = `    ipv6: {prefix: '2001:db8:0:9::/64', gateway: '2001:db8:0:9::1'}
+`
+
 // tryProgramming has the node's own code bring the namespace into the state of a small
 // document.
-func tryProgramming(ctx context.Context, _ *Scratch) (failed error) {
+func tryProgramming(ctx context.Context, ipv6 bool) (failed error) {
+	text := scratchDocument
+	if ipv6 {
+		if err := writeSysctl(disableIPv6, "0"); err != nil {
+			return fmt.Errorf("the document has IPv6 and the kernel has not: %w", err)
+		}
+		text += scratchIPv6
+	}
 	if err := addCable("out0", "in0"); err != nil {
 		return err
 	}
-	doc, err := config.Parse("the document for tests", []byte(scratchDocument))
+	doc, err := config.Parse("the document for tests", []byte(text))
 	if err != nil {
 		return err
 	}
@@ -247,7 +258,7 @@ func tryProgramming(ctx context.Context, _ *Scratch) (failed error) {
 }
 
 // tryConntrack injects a session and waits for its event.
-func tryConntrack(ctx context.Context, _ *Scratch) (failed error) {
+func tryConntrack(ctx context.Context) (failed error) {
 	err := writeSysctl("/proc/sys/net/netfilter/nf_conntrack_events", "1")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

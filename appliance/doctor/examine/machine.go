@@ -35,6 +35,8 @@ type MachineConfig struct {
 	// Key is the path of the private key and PublicKey its other half in the document,
 	// empty for a single router.
 	Key, PublicKey string
+	// IPv6 tells that the document has it.
+	IPv6 bool
 }
 
 // Machine measures this machine. It takes about a second.
@@ -47,7 +49,7 @@ func Machine(ctx context.Context, c MachineConfig) doctor.Machine {
 		EventBuffer: eventBuffer(),
 		State:       stateDirectory(c.StateDirectory),
 		Rivals:      rivals(),
-		Features:    Features(ctx),
+		Features:    Features(ctx, c.IPv6),
 	}
 	m.Sysctls, m.ReadOnly = sysctls(doctor.WatchedSysctls())
 	m.RealTime, m.Clock = timeliness()

@@ -50,10 +50,12 @@ func (s *Scratch) serve(made chan<- error) {
 	}
 }
 
+// disableIPv6 is for links that are made later.
+const disableIPv6 = "/proc/sys/net/ipv6/conf/default/disable_ipv6"
+
 // silence keeps the kernel from speaking of its own accord on links made later.
 func silence() error {
-	const path = "/proc/sys/net/ipv6/conf/default/disable_ipv6"
-	err := writeSysctl(path, "1")
+	err := writeSysctl(disableIPv6, "1")
 	if errors.Is(err, os.ErrNotExist) {
 		return nil // no IPv6 in the kernel
 	}
