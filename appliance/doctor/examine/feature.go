@@ -124,7 +124,7 @@ func addVirtualLink(name, parent string, mac [6]byte, into *Scratch) error {
 
 // tryFence puts up the fence before the macvlan and moves through its states.
 func tryFence(ctx context.Context) (failed error) {
-	const group = "doctor"
+	const group = "lease"
 	f, err := fence.New()
 	if err != nil {
 		return err
