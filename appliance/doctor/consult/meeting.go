@@ -27,8 +27,7 @@ const (
 
 // meeting is the search for the other doctor.
 type meeting struct {
-	cancel context.CancelFunc
-	found  chan encounter
+	found chan encounter
 	// address is where the other doctor is expected, from since when.
 	address netip.AddrPort
 	from    time.Time

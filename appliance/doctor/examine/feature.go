@@ -142,7 +142,7 @@ func tryFence(ctx context.Context) (failed error) {
 	}
 	defer func() { failed = errors.Join(failed, station.Close()) }()
 	if err := station.send(plainFrame(station)); !errors.Is(err, unix.ENOBUFS) {
-		return fmt.Errorf("a closed fence let a frame pass (%v)", err)
+		return errors.Join(errors.New("a closed fence let a frame pass"), err)
 	}
 	advert, err := advertFrame(station)
 	if err != nil {
