@@ -52,13 +52,16 @@ func doctorPort(port uint16) uint16 {
 // HA link is set for that time if it does not stand there yet.
 func (e *exam) startMeeting(ctx context.Context) *meeting {
 	m := &meeting{found: make(chan encounter, 1), from: time.Now(), end: func() {}}
-	if !e.pair || e.Document.HALink == nil || e.PeerWait <= 0 {
-		m.found <- encounter{err: errors.New("it was not asked for")}
+	if !e.pair || e.Document.HALink == nil {
 		return m
 	}
 	ha := e.carriers[0]
 	port := doctorPort(e.Document.HALink.Port)
 	m.address = netip.AddrPortFrom(ha.other, port)
+	if e.PeerWait <= 0 {
+		m.found <- encounter{err: errors.New("it was not to be waited for")}
+		return m
+	}
 	if why := e.deaf[router.HACarrier]; why != "" || e.claimed(ha) {
 		if why == "" {
 			why = "this node's address on the HA link is in use by another host"
