@@ -140,6 +140,7 @@ func (e *exam) examine(ctx context.Context) error {
 		e.add(doctor.JudgePair(e.consult(ctx, meeting), e.needs()))
 	}
 	if e.running {
+		e.askAgain(ctx)
 		e.add(doctor.JudgeRunning(e.runningNode(), e.needs()))
 	}
 	return nil
@@ -289,6 +290,18 @@ func (e *exam) askNode(ctx context.Context) {
 		return
 	}
 	e.state = &s
+}
+
+// askAgain lets problems of a moment pass: a node on a busy machine, say, hears late.
+func (e *exam) askAgain(ctx context.Context) {
+	const times, gap = 3, time.Second
+	for i := 0; i < times && (i == 0 || e.state != nil && len(e.state.Problems) > 0); i++ {
+		if i > 0 {
+			wait(ctx, gap)
+		}
+		e.state, e.unanswered = nil, ""
+		e.askNode(ctx)
+	}
 }
 
 // runningNode is what the node said, in the doctor's words.
