@@ -20,7 +20,9 @@ func (n *node) diagnose(now time.Time, r elector.Report) []status.Condition {
 	v := status.View{
 		Now: now, Master: r.State == vrrp.Master, PeerMaster: r.Peer.Alive && r.Peer.State == vrrp.Master,
 		Priority: r.Priority, PeerAlive: r.Peer.Alive,
-		HeartbeatAge: age(now, r.Peer.HeartbeatAt), IntroductionAge: age(now, r.Heartbeats.IntroducedAt),
+		// A report may be older than heartbeats may stay away: what counts is how things
+		// were when it was made.
+		HeartbeatAge: age(r.At, r.Peer.HeartbeatAt), IntroductionAge: age(r.At, r.Heartbeats.IntroducedAt),
 		Beat: n.beat(), Down: r.DownInterval,
 		SameDocument: r.Peer.HeartbeatAt.IsZero() || r.Peer.Configuration == n.digest(),
 	}

@@ -107,6 +107,8 @@ type Heartbeat struct {
 // Report is one message from the elector to the node: on every transition, on
 // every connection and every [reportInterval].
 type Report struct {
+	// At is when it was made: up to [reportInterval] before it is looked at.
+	At       time.Time  `json:"at"`
 	PID      int        `json:"pid"`
 	State    vrrp.State `json:"state"`
 	Since    time.Time  `json:"since"`

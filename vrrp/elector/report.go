@@ -22,7 +22,7 @@ func (e *elector) report(now time.Time) {
 
 func (e *elector) snapshot(now time.Time) Report {
 	r := Report{
-		PID: os.Getpid(), Since: e.since, Scheduling: e.opts.Scheduling, Breaths: e.breaths,
+		At: now, PID: os.Getpid(), Since: e.since, Scheduling: e.opts.Scheduling, Breaths: e.breaths,
 		HandoverError: e.handoverError, Error: e.configError,
 	}
 	if e.group == nil {
