@@ -178,6 +178,16 @@ func disableIPv6() error {
 	return nil
 }
 
+// allowIPv6 undoes that on a host's interfaces.
+func allowIPv6() error {
+	for _, link := range []string{"lo", "eth0"} {
+		if err := writeSysctl("ipv6/conf/"+link+"/disable_ipv6", "0"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // writeSysctl sets a variable under net of the calling thread's namespace.
 func writeSysctl(variable, value string) error {
 	if err := os.WriteFile("/proc/sys/net/"+variable, []byte(value), 0); err != nil {

@@ -315,6 +315,11 @@ func (l *Lab) ClientAddressesIPv6() []string {
 
 // configureIPv6 gives client and server their IPv6 addresses and routes.
 func (l *Lab) configureIPv6() error {
+	for _, host := range []string{Client, Server} {
+		if err := l.Namespace(host).Do(allowIPv6); err != nil {
+			return err
+		}
+	}
 	err := l.Namespace(Client).with(func(h *netlink.Handle) error {
 		for _, address := range l.ClientAddressesIPv6() {
 			if err := addAddress(h, "eth0", address+"/64"); err != nil {
