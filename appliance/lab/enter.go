@@ -51,6 +51,9 @@ type EnterOptions struct {
 	// called [Detach]. SIGTERM to pid ends the laboratory; pid also serves
 	// `nsenter -t PID -a`.
 	OnDetach func(pid int)
+	// Input, if not nil, is the standard input of the inner program, which has none
+	// otherwise.
+	Input *os.File
 }
 
 // Inside tells whether this process runs inside a laboratory.
@@ -126,7 +129,7 @@ func runOuter(ctx context.Context, opts EnterOptions) (int, error) {
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	defer signal.Stop(signals)
 
-	o, err := startInit(opts.Detach)
+	o, err := startInit(opts)
 	if err != nil {
 		return 1, err
 	}
@@ -190,21 +193,21 @@ func exitCodeOf(cmd *exec.Cmd, err error) (int, error) {
 
 // startInit starts the init process, as root if that is possible, else in a
 // user namespace.
-func startInit(detach bool) (*outer, error) {
+func startInit(opts EnterOptions) (*outer, error) {
 	if os.Geteuid() == 0 {
-		o, err := startInitIn(false, detach)
+		o, err := startInitIn(false, opts)
 		if err == nil || !errors.Is(err, syscall.EPERM) {
 			return o, err
 		}
 	}
-	o, err := startInitIn(true, detach)
+	o, err := startInitIn(true, opts)
 	if err != nil {
 		return nil, unavailable(err)
 	}
 	return o, nil
 }
 
-func startInitIn(userNamespace, detach bool) (*outer, error) {
+func startInitIn(userNamespace bool, opts EnterOptions) (*outer, error) {
 	lifelineRead, lifelineWrite, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("make lifeline of the laboratory: %w", err)
@@ -218,7 +221,7 @@ func startInitIn(userNamespace, detach bool) (*outer, error) {
 	defer func() { _ = releaseWrite.Close() }()
 
 	stage := stageInit
-	if detach {
+	if opts.Detach {
 		stage = stageInitDetach
 	}
 	o := &outer{lifeline: lifelineWrite, release: releaseRead, cmd: &exec.Cmd{
@@ -228,8 +231,11 @@ func startInitIn(userNamespace, detach bool) (*outer, error) {
 		Stdout:      os.Stdout,
 		Stderr:      os.Stderr,
 		ExtraFiles:  []*os.File{lifelineRead, releaseWrite},
-		SysProcAttr: initAttributes(userNamespace, detach),
+		SysProcAttr: initAttributes(userNamespace, opts.Detach),
 	}}
+	if opts.Input != nil {
+		o.cmd.Stdin = opts.Input
+	}
 	if err := o.cmd.Start(); err != nil {
 		o.close()
 		return nil, fmt.Errorf("start laboratory: %w", err)

@@ -38,6 +38,10 @@ type Options struct {
 	// LAN, WAN and Election are further lines of the document's network, uplink and
 	// election, e.g. "vrrp: {virtual_mac: false}".
 	LAN, WAN, Election []string
+	// Start, if not nil, starts another router's daemons on a node, which may have
+	// just been made anew, instead of the tandem program. Whatever they are, faults
+	// hit them by their namespace. There are no document, no keys and no API then.
+	Start func(ctx context.Context, node string) error
 }
 
 // Lab is a running laboratory. Its methods may be called concurrently.
@@ -92,6 +96,9 @@ func (l *Lab) build(ctx context.Context) error {
 	}
 	if err := l.buildTopology(); err != nil {
 		return err
+	}
+	if l.options.Start != nil {
+		return nil
 	}
 	return l.writeDocument(ctx)
 }

@@ -49,6 +49,9 @@ func (l *Lab) StartNode(ctx context.Context, name string) error {
 	if err := context.Cause(ctx); err != nil {
 		return fmt.Errorf("start node %s: %w", name, err)
 	}
+	if l.options.Start != nil {
+		return l.options.Start(ctx, name)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if p := l.nodes[name]; p != nil && p.running() {
