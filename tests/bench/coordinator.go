@@ -154,10 +154,18 @@ func (c *coordinator) try(ctx context.Context, system string, advert setting, fa
 		t.Error = err.Error()
 		c.fail(what, err)
 	} else {
-		c.say("%s: UDP %s ms, TCP %s ms, %d of %d sessions and %d datagrams lost", what,
-			milliseconds(t.UDP.Max), milliseconds(t.TCP.Max), t.Lost, t.Sessions, t.Missing)
+		c.say("%s: UDP %s ms, TCP %s ms, %d of %d sessions %sand %d datagrams lost", what,
+			milliseconds(t.UDP.Max), milliseconds(t.TCP.Max), t.Lost, t.Sessions, reasons(t.Reasons), t.Missing)
 	}
 	return c.note(entry{Trial: &t})
+}
+
+// reasons is empty where nothing was lost.
+func reasons(counts map[string]int) string {
+	if len(counts) == 0 {
+		return ""
+	}
+	return strings.TrimPrefix(fmt.Sprint(counts), "map") + " "
 }
 
 func (c *coordinator) measureCPUs(ctx context.Context, advert setting) error {

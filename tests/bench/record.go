@@ -96,6 +96,8 @@ type felt struct {
 	// Sessions were under way, of which Lost did not survive.
 	Sessions int `json:"sessions"`
 	Lost     int `json:"lost"`
+	// Reasons counts the lost sessions by what happened to them.
+	Reasons map[string]int `json:"reasons,omitempty"`
 	// Missing is the number of datagrams that did not come back.
 	Missing uint64 `json:"missing"`
 	// MasterAfter is when the other node was first seen to be MASTER.

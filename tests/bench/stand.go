@@ -242,17 +242,27 @@ func (s *stand) breakIt(ctx context.Context, fault lab.Fault, master string, cli
 	return feltBetween(before, after, moved.Sub(at)), nil
 }
 
-// feltBetween is what the flows felt between two reports.
+// feltBetween is what the flows felt between two reports of a client that had lost
+// nothing before.
 func feltBetween(before, after traffic.Snapshot, moved time.Duration) felt {
-	return felt{
+	f := felt{
 		UDP:         silence{Median: after.UDP.SilenceP50, Max: after.UDP.SilenceMax},
 		TCP:         silence{Median: after.TCP.SilenceP50, Max: after.TCP.SilenceMax},
 		Sessions:    after.TCP.Total + after.UDP.Total,
-		Lost:        after.Lost() - before.Lost(),
+		Lost:        after.Lost(),
 		Missing:     after.UDP.Missing - before.UDP.Missing,
 		MasterAfter: moved,
 		Stall:       after.Stall,
 	}
+	for kind, group := range map[string]traffic.Group{"TCP": after.TCP, "UDP": after.UDP} {
+		for reason, count := range group.Reasons {
+			if f.Reasons == nil {
+				f.Reasons = make(map[string]int)
+			}
+			f.Reasons[kind+" "+reason] = count
+		}
+	}
+	return f
 }
 
 // poll calls check until it is content or ctx ends; the error then is the last one.

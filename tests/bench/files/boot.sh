@@ -16,8 +16,10 @@ ip address replace {{.Prefix}} dev {{.Link}}
 sysctl ipv4/conf/{{.Link}}/rp_filter 0
 {{- end}}
 ip route replace default via {{.Gateway}}
-# A packet to the NAT address that nobody has a session for must not reach the kernel's
-# own sockets, which would reset the connection while conntrackd commits.
+# While conntrackd commits, replies arrive at the NAT address that belong to no session
+# yet. They must not reach the kernel's own sockets, which would reset the connection,
+# and must not be forwarded before the address is there, which would take the port that
+# the session needs.
 nft -f - <<END
 table ip router
 delete table ip router
@@ -25,6 +27,10 @@ table ip router {
 	chain input {
 		type filter hook input priority filter; policy accept;
 		ip daddr {{.NATAddress}} ct state != { established, related } drop
+	}
+	chain forward {
+		type filter hook forward priority filter; policy accept;
+		iifname { wan0, vrrp20 } ct state != { established, related } drop
 	}
 	chain postrouting {
 		type nat hook postrouting priority srcnat; policy accept;
