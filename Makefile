@@ -5,7 +5,7 @@ FUZZTIME ?= 10s
 export CGO_ENABLED := 0
 SEEDS    ?= 10000
 
-.PHONY: build demo test tools sim netns lint bench fuzz clean
+.PHONY: build demo test tools sim netns lint bench microbench fuzz clean
 
 build:
 	go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/tandem ./cmd/tandem
@@ -32,7 +32,12 @@ lint:
 	@if golangci-lint version 2>/dev/null | grep -qF 'version $(LINT)'; then golangci-lint run; \
 		else go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v$(LINT) run; fi
 
-bench:
+bench: build tools
+	@tests/tools.sh keepalived conntrackd
+	go build -o bin/bench ./tests/bench
+	bin/bench
+
+microbench:
 	go test -run '^$$' -bench . -benchmem ./...
 
 fuzz:

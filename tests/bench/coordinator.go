@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -121,12 +122,9 @@ func (c *coordinator) measureAt(ctx context.Context, advert setting) error {
 	}
 	for _, fault := range c.faults {
 		for i := range c.runs {
-			order := c.systems
+			order := slices.Clone(c.systems)
 			if i%2 == 1 { // neither is always the first
-				order = []string{}
-				for j := range c.systems {
-					order = append(order, c.systems[len(c.systems)-1-j])
-				}
+				slices.Reverse(order)
 			}
 			for _, system := range order {
 				if err := c.try(ctx, system, advert, fault, i); err != nil {
@@ -149,13 +147,14 @@ func (c *coordinator) try(ctx context.Context, system string, advert setting, fa
 		return fmt.Errorf("interrupted: %w", context.Cause(ctx))
 	}
 	t.felt = said.Felt
-	what := fmt.Sprintf("%s at %s, %s, run %d", system, advert, fault, i+1)
+	c.done++
+	what := fmt.Sprintf("%d/%d %s at %s, %s, run %d", c.done, len(c.systems)*len(c.adverts)*len(c.faults)*c.runs, system, advert, fault, i+1)
 	if err != nil {
 		t.Error = err.Error()
 		c.fail(what, err)
 	} else {
-		c.say("%s: UDP %s ms, TCP %s ms, %d of %d sessions %sand %d datagrams lost", what,
-			milliseconds(t.UDP.Max), milliseconds(t.TCP.Max), t.Lost, t.Sessions, reasons(t.Reasons), t.Missing)
+		c.say("%s: UDP %s ms, TCP %s ms, %d of %d sessions %sand %d datagrams lost, %d answer for the gateway", what,
+			milliseconds(t.UDP.Max), milliseconds(t.TCP.Max), t.Lost, t.Sessions, reasons(t.Reasons), t.Missing, t.Speakers)
 	}
 	return c.note(entry{Trial: &t})
 }

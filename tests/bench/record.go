@@ -100,6 +100,8 @@ type felt struct {
 	Reasons map[string]int `json:"reasons,omitempty"`
 	// Missing is the number of datagrams that did not come back.
 	Missing uint64 `json:"missing"`
+	// Speakers is how many routers answered for the gateway afterwards; it should be 1.
+	Speakers int `json:"speakers"`
 	// MasterAfter is when the other node was first seen to be MASTER.
 	MasterAfter time.Duration `json:"master_after_ns"`
 	// Stall is by how much the measuring process itself was late at worst.

@@ -173,6 +173,9 @@ func (s *stand) try(ctx context.Context, fault lab.Fault) (felt, error) {
 		return f, err
 	}
 	_ = client.Stop() // it must not disturb the healing
+	if f.Speakers, err = s.speakers(); err != nil {
+		return f, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, healPatience)
 	defer cancel()
 	return f, s.heal(ctx, fault, master)

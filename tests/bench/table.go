@@ -234,34 +234,39 @@ func renderSilence(b *strings.Builder, kind string, count []entry, adverts []set
 	}
 }
 
-// losses sums up what a sample lost.
-func (s sample) losses() (sessions, lost int, missing []time.Duration) {
+// losses sums up what a sample lost, and counts the runs after which more than one
+// router answered for the gateway.
+func (s sample) losses() (sessions, lost, double int, missing []time.Duration) {
 	for _, t := range s.valid {
 		sessions += t.Sessions
 		lost += t.Lost
 		missing = append(missing, time.Duration(t.Missing))
+		if t.Speakers > 1 {
+			double++
+		}
 	}
 	slices.Sort(missing)
-	return sessions, lost, missing
+	return sessions, lost, double, missing
 }
 
 func renderLosses(b *strings.Builder, count []entry, adverts []setting) {
-	head := fmt.Sprintf("### Sessions lost, and datagrams lost of %d in a second\n\n"+
-		"| adverts | fault | Tandem: sessions | datagrams p50 | max | keepalived: sessions | datagrams p50 | max |\n"+
-		"| --- | --- | --: | --: | --: | --: | --: | --: |\n", udpFlows*int(time.Second/udpInterval))
+	head := fmt.Sprintf("### Sessions lost, datagrams lost of %d in a second, and runs after which both routers answered for the gateway\n\n"+
+		"| adverts | fault | Tandem: sessions | datagrams p50 | max | both answer | keepalived: sessions | datagrams p50 | max | both answer |\n"+
+		"| --- | --- | --: | --: | --: | --: | --: | --: | --: | --: |\n", udpFlows*int(time.Second/udpInterval))
 	for _, advert := range adverts {
 		for _, fault := range faultNames() {
 			line := fmt.Sprintf("| %s | %s ", advert, fault)
 			seen := false
 			for _, system := range systems() {
 				s := sampleOf(count, system, advert, fault)
-				sessions, lost, missing := s.losses()
+				sessions, lost, double, missing := s.losses()
 				if len(missing) == 0 {
-					line += "| – | – | – "
+					line += "| – | – | – | – "
 					continue
 				}
 				seen = true
-				line += fmt.Sprintf("| %d of %d | %d | %d ", lost, sessions, quantile(missing, 50), missing[len(missing)-1])
+				line += fmt.Sprintf("| %d of %d | %d | %d | %d of %d ", lost, sessions,
+					quantile(missing, 50), missing[len(missing)-1], double, len(s.valid))
 			}
 			if seen {
 				b.WriteString(head + line + "|\n")
