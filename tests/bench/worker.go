@@ -79,7 +79,7 @@ func work(opts workerOptions, in io.Reader, out io.Writer) error {
 	for o := range orders {
 		said, err := s.obey(ctx, o)
 		said.Error = sentence(err)
-		if err != nil || said.Felt.Lost > 0 {
+		if err != nil || said.Felt.Lost > 0 || o.Do == doMasterships {
 			s.keepLogs(opts)
 		}
 		if err := say.Encode(said); err != nil {
