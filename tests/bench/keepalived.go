@@ -63,7 +63,7 @@ func newKeepalived(ctx context.Context, advert setting, dir string) (*keepalived
 
 // start boots a node: addresses and rules first, then the daemons.
 func (k *keepalived) start(ctx context.Context, node string) error {
-	if err := k.writeFiles(node); err != nil {
+	if err := errors.Join(k.writeFiles(node), k.noteBoot(node)); err != nil {
 		return err
 	}
 	boot := exec.CommandContext(ctx, "/bin/sh", "-e", k.path(node, "boot.sh"))
@@ -168,11 +168,8 @@ func (k *keepalived) values(node string) fileValues {
 	return v
 }
 
-// writeFiles makes the node's directory anew, without what an earlier life left.
+// writeFiles writes a node's configuration.
 func (k *keepalived) writeFiles(node string) error {
-	if err := os.Remove(k.path(node, "state")); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("forget the state of node %s: %w", node, err)
-	}
 	parsed, err := template.ParseFS(templates, "files/*")
 	if err != nil {
 		return fmt.Errorf("parse templates of the configuration: %w", err)
@@ -194,17 +191,39 @@ func (k *keepalived) writeFiles(node string) error {
 	return nil
 }
 
-// role reads what the node's notify script has noted last, empty if nothing or if no
-// daemon runs there.
+// notes is the file in which the notify script notes every change of the role.
+func (k *keepalived) notes(node string) string { return k.path(node, "transitions") }
+
+// noteBoot ends what an earlier life of the node noted.
+func (k *keepalived) noteBoot(node string) (err error) {
+	f, err := os.OpenFile(k.notes(node), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("note the boot of node %s: %w", node, err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	_, err = f.WriteString("boot\n")
+	return err
+}
+
+// role is what the node's notify script has noted last, empty if no daemon runs there.
 func (k *keepalived) role(_ context.Context, node string) string {
 	if len(k.Processes(node)) == 0 {
 		return ""
 	}
-	content, err := os.ReadFile(k.path(node, "state"))
+	content, err := os.ReadFile(k.notes(node))
 	if err != nil {
 		return ""
 	}
-	return map[string]string{"primary": roleMaster, "backup": roleBackup}[strings.TrimSpace(string(content))]
+	return roleNoted(string(content))
+}
+
+// roleNoted is the role that the last complete note tells of.
+func roleNoted(notes string) string {
+	lines := strings.Split(notes, "\n")
+	if len(lines) < 2 {
+		return ""
+	}
+	return map[string]string{"primary": roleMaster, "backup": roleBackup}[lines[len(lines)-2]]
 }
 
 // ready waits until there are one MASTER and one BACKUP, and that stays so while two
@@ -258,7 +277,7 @@ func externalFlows(said string) (int, error) {
 func (k *keepalived) masterships(context.Context) (uint64, error) {
 	var count uint64
 	for _, node := range nodes() {
-		notes, err := os.ReadFile(k.path(node, "transitions"))
+		notes, err := os.ReadFile(k.notes(node))
 		if err != nil {
 			return 0, fmt.Errorf("read the notes of node %s: %w", node, err)
 		}

@@ -155,3 +155,14 @@ func TestKeepalivedConfiguration(t *testing.T) {
 		t.Errorf("%s does not replicate to its peer:\n%s", lab.Bravo, replication)
 	}
 }
+
+func TestRoleNoted(t *testing.T) {
+	for notes, want := range map[string]string{
+		"": "", "boot\n": "", "boot\nbackup\n": roleBackup, "boot\nbackup\nprimary\n": roleMaster,
+		"boot\nprimary\nback": roleMaster, "primary\nboot\n": "", "primary\nfault\n": "", "primary\nstop\n": "",
+	} {
+		if got := roleNoted(notes); got != want {
+			t.Errorf("%q: got %q, want %q", notes, got, want)
+		}
+	}
+}

@@ -8,6 +8,9 @@ conntrackd() {
 }
 
 echo "$1" >>"$dir/transitions"
+# Scripts of two changes that follow closely run at the same time.
+exec 9>"$dir/notify.lock"
+flock 9
 case $1 in
 primary)
 	conntrackd -c # what the peer replicated goes into the kernel
@@ -23,5 +26,3 @@ fault | stop)
 	conntrackd -t
 	;;
 esac
-echo "$1" >"$dir/state.new"
-mv "$dir/state.new" "$dir/state"
