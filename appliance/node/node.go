@@ -53,6 +53,7 @@ type node struct {
 
 	kernel  *kernel.Reconciler
 	fence   *fence.Fence
+	guard   *fence.Guard
 	elector *electorLink
 	sync    *replication
 
@@ -75,6 +76,11 @@ type state struct {
 	conflicts  []string
 	kernelErr  string
 	reconciled bool
+	// tamperedAt is when somebody else last changed the fence, tampering what they did;
+	// tampered counts.
+	tamperedAt time.Time
+	tampering  string
+	tampered   uint64
 	// roundAt is when the reconciler last finished a round.
 	roundAt time.Time
 	// judgedAt is when the links were first looked at, risen those that were up since
@@ -97,6 +103,7 @@ func Run(ctx context.Context, opts Options) error {
 	g, loops := errgroup.WithContext(loops)
 	g.Go(func() error { return n.reconcileLoop(loops) })
 	g.Go(func() error { return n.linkLoop(loops) })
+	g.Go(func() error { return n.fenceLoop(loops) })
 	g.Go(func() error { return n.elector.run(loops) })
 	if n.sync != nil {
 		g.Go(func() error { return n.sync.run(loops) })
@@ -158,8 +165,9 @@ func (n *node) build() error {
 	if n.fence, err = fence.New(); err != nil {
 		return fmt.Errorf("open the fence: %w; does this kernel have nftables (CONFIG_NF_TABLES)?", err)
 	}
+	n.guard = n.fence.Guard(n.doc.Group, n.lease())
 	n.kernel, err = kernel.New(kernel.Options{
-		Group: n.doc.Group, StateDir: n.opts.StateDir, Fence: n.fence.Guard(n.doc.Group, n.lease()), Logger: n.log,
+		Group: n.doc.Group, StateDir: n.opts.StateDir, Fence: n.guard, Logger: n.log,
 	})
 	if err != nil {
 		return fmt.Errorf("open the kernel: %w", err)

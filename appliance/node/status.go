@@ -136,6 +136,12 @@ func (n *node) leaseStatus() status.Lease {
 	if err == nil {
 		l.Open, l.Remaining = open, remaining
 	}
+	if protected, err := n.guard.Protected(); err == nil {
+		l.Protected = protected
+	}
+	n.mu.Lock()
+	l.Tampered = n.state.tampered
+	n.mu.Unlock()
 	return l
 }
 
@@ -177,6 +183,10 @@ func (n *node) ownProblems(s status.Status) []string {
 	problems := []string{}
 	if n.state.kernelErr != "" {
 		problems = append(problems, "the kernel is not in the intended state, so this node gives up mastership: "+n.state.kernelErr)
+	}
+	if at := n.state.tamperedAt; !at.IsZero() && s.Time.Sub(at) < tamperMemory {
+		problems = append(problems, fmt.Sprintf("another program changed the fence %d times, last %s ago by %s; it was put up again at once: find out who runs nft on this machine",
+			n.state.tampered, s.Time.Sub(at).Round(time.Second), n.state.tampering))
 	}
 	problems = append(problems, n.state.conflicts...)
 	if n.state.links == nil {

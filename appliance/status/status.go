@@ -90,6 +90,10 @@ type Lease struct {
 	Open bool `json:"open"`
 	// Remaining is until when, if nothing renews it.
 	Remaining time.Duration `json:"remaining_ns"`
+	// Protected tells that no other program can change or flush the fence; else it is
+	// watched, and put up again at once. Tampered counts how often that was needed.
+	Protected bool   `json:"protected"`
+	Tampered  uint64 `json:"tampered"`
 	// Duration is how long an advert opens it.
 	Duration time.Duration `json:"duration_ns"`
 }

@@ -222,3 +222,37 @@ func (s *stand) same(node string, before status.Status) {
 			node, before.Role, before.Term, before.Transitions, after.Role, after.Term, after.Transitions)
 	}
 }
+
+// TestFlushOfTheBackup lets another program flush the whole ruleset of the BACKUP again
+// and again, while everything is asked of it that only the MASTER may answer: it stays
+// silent, because the fence is nobody else's, and the rest comes back.
+func TestFlushOfTheBackup(t *testing.T) {
+	s := newPair(t)
+	flows := s.traffic(lightLoad())
+	master, backup := s.roles()
+	before := s.both()
+	if !before[backup].Lease.Protected {
+		t.Skip("this kernel lets anybody change the fence (it has no persistent owner of tables, Linux 6.9); what happens then is tested in vrrp/fence")
+	}
+	stop := s.provoke(backup)
+	seen := s.watchAt(lab.PortName, backup)
+	flows.mark()
+	for range 10 {
+		s.nft(backup, "flush ruleset\n")
+		s.pass(interval)
+	}
+	stop()
+	frames := seen.end()
+	for _, port := range ports(backup) {
+		if n := len(frames[port]); n > 0 {
+			t.Errorf("the BACKUP sent %d frames for the virtual router by %s", n, port)
+		}
+	}
+	s.ready()
+	s.same(master, before[master])
+	s.same(backup, before[backup])
+	if answer := s.status(backup); answer.Lease.Tampered > 0 || !answer.Lease.Protected {
+		t.Errorf("lease %+v, want a fence that nobody could touch", answer.Lease)
+	}
+	flows.undisturbed()
+}

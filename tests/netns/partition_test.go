@@ -3,9 +3,7 @@ package netns
 import (
 	"context"
 	"fmt"
-	"os/exec"
 	"slices"
-	"strings"
 	"testing"
 
 	"tandem/appliance/lab"
@@ -33,18 +31,8 @@ func (s *stand) impose(what silence) (lift func()) {
 			rules += fmt.Sprintf("chain %s-%s { type filter hook %s device %q priority 0; policy drop; }\n", port, d, d, port)
 		}
 	}
-	run := func(input string) {
-		s.t.Helper()
-		cmd := exec.Command("nft", "-f", "-")
-		cmd.Stdin = strings.NewReader(input)
-		out := new(strings.Builder)
-		cmd.Stdout, cmd.Stderr = out, out
-		if err := s.Namespace(lab.Fabric).Run(cmd); err != nil {
-			s.t.Fatalf("nft: %v: %s", err, out)
-		}
-	}
-	run(rules + "}\n")
-	return func() { run("delete table " + table + "\n") }
+	s.nft(lab.Fabric, "%s}\n", rules)
+	return func() { s.nft(lab.Fabric, "delete table %s\n", table) }
 }
 
 // named waits until a node's status names exactly these conditions.
