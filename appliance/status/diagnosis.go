@@ -83,6 +83,10 @@ type Link struct {
 	EchoAge time.Duration
 }
 
+// patience is how long heartbeats may stay away before anything is said about it, however
+// often they come.
+const patience = 300 * time.Millisecond
+
 // memory is how long a single packet is shown as a condition.
 const memory = 10 * time.Second
 
@@ -111,7 +115,7 @@ func Diagnose(v View) []Condition {
 
 // haLink tells of heartbeats that stay away although the peer lives.
 func (v View) haLink() []Condition {
-	fresh := func(age time.Duration) bool { return age >= 0 && age < max(v.Down, 10*v.Beat) }
+	fresh := func(age time.Duration) bool { return age >= 0 && age < max(v.Down, 10*v.Beat, patience) }
 	if v.HeartbeatAge < 0 && v.IntroductionAge < 0 && v.Beat == 0 || fresh(v.HeartbeatAge) {
 		return nil
 	}

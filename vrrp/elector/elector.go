@@ -63,6 +63,9 @@ type elector struct {
 	announced []int
 	recorder  *recorder
 	node      *nodeConn
+	waiter    *waiter
+	// descriptors are what wait waits for, kept for their memory.
+	descriptors []int
 	// commandBuf holds one command, packetBuf one packet.
 	commandBuf, packetBuf []byte
 
@@ -100,13 +103,13 @@ func Run(ctx context.Context, opts Options) error {
 	if err := unix.SetNonblock(opts.Listener, true); err != nil {
 		return fmt.Errorf("use the node's socket: %w", err)
 	}
-	wake, err := wakeOnDone(ctx)
-	if err != nil {
+	var err error
+	if e.waiter, err = newWaiter(ctx); err != nil {
 		return err
 	}
 	defer e.close()
 	for !e.stopping {
-		if err := e.wait(wake); err != nil {
+		if err := e.wait(); err != nil {
 			return err
 		}
 		if ctx.Err() != nil {
@@ -118,60 +121,42 @@ func Run(ctx context.Context, opts Options) error {
 	return nil
 }
 
-// wakeOnDone returns a file descriptor that becomes readable when ctx ends.
-func wakeOnDone(ctx context.Context) (int, error) {
-	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	if err != nil {
-		return 0, fmt.Errorf("make event descriptor: %w", err)
-	}
-	context.AfterFunc(ctx, func() {
-		_, _ = unix.Write(fd, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // cannot fail: the counter is far from full
-	})
-	return fd, nil
-}
-
 // wait sleeps until a socket is readable or a deadline is due.
-func (e *elector) wait(wake int) error {
-	fds := []unix.PollFd{{Fd: int32(wake), Events: unix.POLLIN}, {Fd: int32(e.opts.Listener), Events: unix.POLLIN}}
+func (e *elector) wait() error {
+	fds := append(e.descriptors[:0], e.opts.Listener)
 	if e.node != nil {
-		fds = append(fds, unix.PollFd{Fd: int32(e.node.fd), Events: unix.POLLIN})
+		fds = append(fds, e.node.fd)
 	}
 	for _, r := range e.receivers {
 		if r.socket != nil {
-			fds = append(fds, unix.PollFd{Fd: int32(r.socket.FD()), Events: unix.POLLIN})
+			fds = append(fds, r.socket.FD())
 		}
 	}
 	if e.beats != nil && e.beats.fd >= 0 {
-		fds = append(fds, unix.PollFd{Fd: int32(e.beats.fd), Events: unix.POLLIN})
+		fds = append(fds, e.beats.fd)
 	}
+	e.descriptors = fds
 	before := time.Now()
-	if err := sleep(fds, e.untilDeadline()); err != nil {
+	if err := e.waiter.sleep(e.untilDeadline(), fds...); err != nil {
 		return err
 	}
-	return e.breathe(before)
-}
-
-func sleep(fds []unix.PollFd, wait time.Duration) error {
-	timeout := unix.NsecToTimespec(int64(wait))
-	if _, err := unix.Ppoll(fds, &timeout, nil); err != nil && !errors.Is(err, unix.EINTR) {
-		return fmt.Errorf("wait for adverts: %w", err)
-	}
+	e.breathe(before)
 	return nil
 }
 
 // breathe lets the rest of the machine run when this real-time process has found
 // no reason to sleep for long: in a flood of adverts, or for a fault of its own.
-func (e *elector) breathe(before time.Time) error {
+func (e *elector) breathe(before time.Time) {
 	now := time.Now()
 	if now.Sub(before) >= minSleep {
 		e.awakeSince = now
 	}
 	if now.Sub(e.awakeSince) < maxAwake {
-		return nil
+		return
 	}
 	e.breaths++
 	e.awakeSince = now.Add(breath)
-	return sleep(nil, breath)
+	time.Sleep(breath)
 }
 
 // untilDeadline returns how long nothing is due.
@@ -457,6 +442,7 @@ func (e *elector) close() {
 	if e.recorder != nil {
 		e.recorder.close()
 	}
+	e.waiter.close()
 	if e.beats != nil {
 		e.beats.close()
 	}

@@ -70,6 +70,10 @@ func (e *elector) replaceReceivers() {
 func (e *elector) openReceivers() bool {
 	opened := false
 	for _, r := range e.receivers {
+		// The kernel may have told of a link that went down, and not of its end.
+		if r.socket != nil && errors.Is(r.socket.Up(), wire.ErrLinkGone) {
+			r.gone = true
+		}
 		if r.gone {
 			r.close()
 		}
