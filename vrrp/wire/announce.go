@@ -24,7 +24,7 @@ func (p *Port) Announce(addr netip.Addr) error {
 	if p.config.VirtualLink == "" {
 		return fmt.Errorf("%s %s: carrier %s: %w", verb, p.outgoing, p.config.Carrier, errNoFence)
 	}
-	if addr.Is4() != p.config.Source.Is4() || addr.Is4In6() || addr.Zone() != "" || !isSource(addr) {
+	if addr.Is4() != p.config.Source.Is4() || addr.Zone() != "" || !isSource(addr) {
 		return fmt.Errorf("%s %s: %v is not an address that the carrier can have", verb, p.outgoing, addr)
 	}
 	if err := p.requireUp(); err != nil {

@@ -181,6 +181,24 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
+// Ports share sockets, but none takes one from another.
+func TestClosedPortLeavesTheOthersTheirSocket(t *testing.T) {
+	a, b := pair(t)
+	for _, ipv6 := range families() {
+		for _, config := range []Config{a.config(ipv6), a.unicast(b, ipv6)} {
+			first, second, ear := a.open(config), a.open(config), b.listen(ipv6)
+			check(t, first.Close())
+			check(t, first.Close()) // which must not count twice
+			check(t, second.Advertise(a.message(second, 150)))
+			receive(t, ear)
+			check(t, second.Close())
+			if len(a.sender.sockets) != 0 {
+				t.Errorf("%d sockets left behind", len(a.sender.sockets))
+			}
+		}
+	}
+}
+
 func TestClosedPortSendsNothing(t *testing.T) {
 	a, _ := pair(t)
 	for _, ipv6 := range families() {

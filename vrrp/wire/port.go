@@ -108,13 +108,13 @@ func (p *Port) open() error {
 
 func (c Config) validate() error {
 	switch {
-	case !c.Source.IsValid() || c.Source.Is4In6() || c.Source.Zone() != "" || !isSource(c.Source):
+	case !c.Source.IsValid() || c.Source.Zone() != "" || !isSource(c.Source):
 		return fmt.Errorf("source %v is not an address that a node can have", c.Source)
 	case c.Source.Is6() && !c.Source.IsLinkLocalUnicast():
 		return fmt.Errorf("source %v is not link-local", c.Source)
 	case !c.Unicast.IsValid():
 		return nil
-	case c.Unicast.Is4In6() || c.Unicast.Zone() != "" || !isSource(c.Unicast):
+	case c.Unicast.Zone() != "" || !isSource(c.Unicast):
 		return fmt.Errorf("peer %v is not an address that a node can have", c.Unicast)
 	case c.Unicast.Is4() != c.Source.Is4():
 		return fmt.Errorf("peer %v is not of the family of source %v", c.Unicast, c.Source)
