@@ -273,27 +273,24 @@ func BenchmarkApply(b *testing.B) {
 // What a BACKUP asks its neighbours does not pass the fence. The answer must not be
 // late when it has become MASTER.
 func TestForgetUnresolved(t *testing.T) {
-	l := newLab(t, time.Minute)
-	l.apply(t, office())
-	l.run(t, "ip neigh add 10.1.0.60 lladdr 02:00:00:00:00:60 nud permanent dev vmac20")
-	in(t, l.router, func() error {
+	l := newDualLab(t, time.Minute)
+	l.apply(t, dual())
+	for _, tt := range []struct{ link, from, host, known string }{
+		{"vmac20", "10.1.0.1", "10.1.0.50", "10.1.0.60"},
+		{"vmac20v6", "[fd00:20::1]", "fd00:20::50", "fd00:20::60"},
+	} {
+		l.run(t, "ip neigh add "+tt.known+" lladdr 02:00:00:00:00:60 nud permanent dev "+tt.link)
 		// A datagram in the name of the virtual address makes the kernel ask.
-		local := &net.UDPAddr{IP: net.ParseIP("10.1.0.1")}
-		c, err := net.DialUDP("udp", local, &net.UDPAddr{IP: net.ParseIP("10.1.0.50"), Port: 9})
-		if err != nil {
-			return err
+		l.sendFrom(t, tt.from+":0", net.JoinHostPort(tt.host, "9"))
+		if before := l.run(t, "ip neigh show dev "+tt.link); !strings.Contains(before, tt.host+" ") {
+			t.Fatalf("the BACKUP asks for nobody: %s", before)
 		}
-		_, err = c.Write([]byte("hello"))
-		return errors.Join(err, c.Close())
-	})
-	if before := l.run(t, "ip neigh show dev vmac20"); !strings.Contains(before, "10.1.0.50 ") {
-		t.Fatalf("the BACKUP asks for nobody: %s", before)
-	}
-	if err := l.kernel.ForgetUnresolved([]string{"vmac20", "nosuch0"}); err != nil {
-		t.Fatal(err)
-	}
-	after := l.run(t, "ip neigh show dev vmac20")
-	if strings.Contains(after, "10.1.0.50 ") || !strings.Contains(after, "10.1.0.60 ") {
-		t.Errorf("neighbours are %q, want only 10.1.0.60", after)
+		if err := l.kernel.ForgetUnresolved([]string{tt.link, "nosuch0"}); err != nil {
+			t.Fatal(err)
+		}
+		after := l.run(t, "ip neigh show dev "+tt.link)
+		if strings.Contains(after, tt.host+" ") || !strings.Contains(after, tt.known+" ") {
+			t.Errorf("neighbours are %q, want only %s", after, tt.known)
+		}
 	}
 }

@@ -1,6 +1,9 @@
 package kernel
 
 import (
+	"net"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -207,7 +210,7 @@ func TestOwnMACAnswers(t *testing.T) {
 		l.advertiseOwn(t, priority)
 		for _, a := range append(gateways(), addr("10.1.0.2"), addr("fd00:20::2")) {
 			var want []answer
-			if priority > 0 || !contains(gateways(), a) {
+			if priority > 0 || !slices.Contains(gateways(), a) {
 				want = []answer{{sender: portMACs[0], claimed: portMACs[0], router: a.Is6()}}
 			}
 			if diff := cmp.Diff(want, l.ask(t, a), cmp.AllowUnexported(answer{})); diff != "" {
@@ -266,19 +269,94 @@ func TestOwnMACForwarding(t *testing.T) {
 	}
 }
 
-func contains[T comparable](list []T, x T) bool {
-	for _, y := range list {
-		if x == y {
-			return true
-		}
-	}
-	return false
-}
-
 // refusing is an intent with Accept_Mode false (RFC 9568 §6.1).
 func refusing(in router.Intent) router.Intent {
 	for _, v := range in.VirtualLinks {
 		in.Refused = append(in.Refused, v.Addresses...)
 	}
 	return in
+}
+
+// While the lease is not held, the port says nothing in the name of a virtual
+// address: not while addresses come, over a link flap, or when the kernel looks for
+// neighbours of what it forwards.
+func TestOwnMACBackupIsSilent(t *testing.T) {
+	l := newDualLab(t, time.Minute)
+	stop := capture(t, l.client, "c0")
+	l.apply(t, withoutMAC(dual()))
+	for _, c := range []string{
+		"ip link set lan0 down", "ip link set lan0 up", "ip -6 addr flush dev lan0", "ip addr flush dev lan0",
+		"sysctl -w net.ipv6.conf.lan0.forwarding=0",
+	} {
+		l.run(t, c)
+		l.apply(t, withoutMAC(dual()))
+		l.sendFrom(t, "10.1.0.1:0", "10.1.0.50:9")
+		l.sendFrom(t, "[fd00:20::1]:0", "[fd00:20::50]:9")
+	}
+	for _, a := range gateways() {
+		inject(t, l.client, "c0", solicitationOrRequest(a))
+	}
+	waitFor(t, 10*time.Second, func() bool { return !strings.Contains(l.run(t, "ip -6 addr show dev lan0"), "tentative") })
+	checkNobodySpeaksFor(t, stop(), false)
+	// With the lease, it does.
+	l.advertiseOwn(t, 100)
+	stop = capture(t, l.client, "c0")
+	for _, a := range gateways() {
+		inject(t, l.client, "c0", solicitationOrRequest(a))
+	}
+	checkNobodySpeaksFor(t, stop(), true)
+}
+
+// checkNobodySpeaksFor looks for frames of the router that have a virtual address as
+// the sender or claim it.
+func checkNobodySpeaksFor(t *testing.T, frames [][]byte, want bool) {
+	t.Helper()
+	spoken := false
+	for _, f := range frames {
+		if [6]byte(f[6:12]) == clientMAC || len(f) < 42 {
+			continue
+		}
+		var speaker netip.Addr
+		switch {
+		case f[12] == 8 && f[13] == 6:
+			speaker = netip.AddrFrom4([4]byte(f[28:32]))
+		case f[12] == 8 && f[13] == 0:
+			speaker = netip.AddrFrom4([4]byte(f[26:30]))
+		case icmpType(f) == neighborAdvertisement:
+			speaker = discovered(f)
+		case f[12] == 0x86 && len(f) >= 54:
+			speaker = netip.AddrFrom16([16]byte(f[22:38]))
+		}
+		if slices.Contains(gateways(), speaker) {
+			spoken = true
+			if !want {
+				t.Errorf("in the name of %s: %x", speaker, f)
+			}
+		}
+	}
+	if spoken != want || len(frames) == 0 {
+		t.Errorf("spoken for a virtual address: %v, want %v (%d frames)", spoken, want, len(frames))
+	}
+}
+
+// sendFrom sends a datagram in the name of an address of the router; that it does
+// not get far is no error.
+func (l *lab) sendFrom(t *testing.T, from, to string) {
+	t.Helper()
+	in(t, l.router, func() error {
+		local, err := net.ResolveUDPAddr("udp", from)
+		if err != nil {
+			return err
+		}
+		remote, err := net.ResolveUDPAddr("udp", to)
+		if err != nil {
+			return err
+		}
+		c, err := net.DialUDP("udp", local, remote)
+		if err != nil {
+			return nil //nolint:nilerr // there is no way while the link is down
+		}
+		_, _ = c.Write([]byte("hello"))
+		return c.Close()
+	})
 }

@@ -113,3 +113,21 @@ func BenchmarkApplyCrowd(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkBuildCrowd measures an Apply on a kernel that has nothing.
+func BenchmarkBuildCrowd(b *testing.B) {
+	for _, segments := range []int{1, 16} {
+		b.Run(fmt.Sprint(segments), func(b *testing.B) {
+			l := newCrowdLab(b, segments)
+			intent := crowd(segments)
+			for b.Loop() {
+				l.apply(b, intent)
+				b.StopTimer()
+				if err := l.kernel.Remove(b.Context()); err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
+			}
+		})
+	}
+}
