@@ -19,6 +19,7 @@ func (r *Reconciler) execute(ctx context.Context, ops []op, intent router.Intent
 	var changed []string
 	var errs []error
 	broken := make(map[string]bool)
+	r.deleteTogether(ops)
 	for _, o := range ops {
 		if err := ctx.Err(); err != nil {
 			return changed, errors.Join(append(errs, err)...)

@@ -25,7 +25,9 @@ func (r *Reconciler) Remove(ctx context.Context) error {
 		return err
 	}
 	var errs []error
-	for _, o := range removal(nothing, seen) {
+	ops := removal(nothing, seen)
+	r.deleteTogether(ops)
+	for _, o := range ops {
 		if err := ctx.Err(); err != nil {
 			return errors.Join(append(errs, err)...)
 		}

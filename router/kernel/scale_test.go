@@ -3,6 +3,7 @@ package kernel
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -95,6 +96,14 @@ func TestCrowd(t *testing.T) {
 			t.Logf("built in %v, looked at in %v", built, time.Since(start))
 			if len(intent.VirtualLinks) != 510 {
 				t.Errorf("%d virtual links", len(intent.VirtualLinks))
+			}
+			start = time.Now()
+			if err := l.kernel.Remove(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("removed in %v", time.Since(start))
+			if d := l.dump(t) + l.dump6(t); strings.Contains(d, "vmac") || strings.Contains(d, "proto 112") {
+				t.Errorf("left:\n%s", d)
 			}
 		})
 	}
