@@ -313,7 +313,7 @@ func TestDoctorRefusesAStranger(t *testing.T) {
 }
 
 func TestDoctorDisturbsNoRunningPair(t *testing.T) {
-	s := newPair(t)
+	s := newPairOf(t, lab.Options{IPv6: true})
 	master, backup := s.roles()
 	before := [2]uint64{s.status(master).Transitions, s.status(backup).Transitions}
 	ctx, cancel := s.context()
@@ -343,6 +343,7 @@ func TestDoctorDisturbsNoRunningPair(t *testing.T) {
 			d.is(doctor.OK, "adverts", "wan")
 		} else {
 			d.is(doctor.OK, "hears", "lan")
+			d.is(doctor.OK, "hears", "lan/ipv6")
 			d.is(doctor.OK, "conflict", "lan")
 		}
 	}
