@@ -185,7 +185,7 @@ func TestDoctorNamesFiltersAndForeignRouters(t *testing.T) {
 	// Heartbeats do not pass a firewall on bravo.
 	s.nft(lab.Bravo, "table inet firewall {\nchain input {\ntype filter hook input priority 0; policy accept;\nmeta l4proto udp drop\n}\n}\n")
 	s.foreignRouter(20)
-	found := s.doctors(withoutRealTime(lab.Alpha))
+	found := s.doctors(s.withoutRealTime(lab.Alpha))
 	both := []string{
 		"multicast lan: multicast to 224.0.0.18 (VRRP) does not pass from alpha to bravo",
 		"mtu wan: packets of 1500 bytes do not pass from bravo to alpha on wan although its MTU says so, 1440 do",
@@ -287,8 +287,8 @@ func TestDoctorNamesVirtualMACsThatDoNotMove(t *testing.T) {
 
 func TestDoctorAloneSaysWhatItCouldNotTest(t *testing.T) {
 	s := newStand(t)
-	cutKey := func(cmd *exec.Cmd, _ string) { cmd.Args = append(cmd.Args, "--peer-wait", "1s") }
-	d := s.doctor(lab.Alpha, cutKey)
+	impatient := func(cmd *exec.Cmd, _ string) { cmd.Args = append(cmd.Args, "--peer-wait", "1s") }
+	d := s.doctor(lab.Alpha, impatient)
 	d.troubles()
 	d.is(doctor.NotTested, "meeting", "ha")
 	// Its address on the HA link was borrowed and is gone.
@@ -361,13 +361,15 @@ func (s *stand) output(namespace, name string, args ...string) (string, error) {
 	return out.String(), err
 }
 
-// withoutRealTime takes the right to real-time scheduling from one node's doctor, for
-// which root needs both a capability and a limit to go.
-func withoutRealTime(node string) func(*exec.Cmd, string) {
+// withoutRealTime takes the right to real-time scheduling from one node's doctor.
+func (s *stand) withoutRealTime(node string) func(*exec.Cmd, string) {
+	s.t.Helper()
+	setpriv, err := exec.LookPath("setpriv") // of util-linux, which every Debian has
+	s.must(err)
 	return func(cmd *exec.Cmd, name string) {
 		if name == node {
 			cmd.Args = append([]string{"setpriv", "--bounding-set=-sys_nice", "--inh-caps=-sys_nice", cmd.Path}, cmd.Args[1:]...)
-			cmd.Path = "/usr/bin/setpriv"
+			cmd.Path = setpriv
 		}
 	}
 }
