@@ -166,6 +166,13 @@ func (s *stand) hasAddress(namespace, link, prefix string) bool {
 // when that is closed.
 func (s *stand) seizeTable(namespace string, family byte, name string) *mdnetlink.Conn {
 	s.t.Helper()
+	conn, err := s.tryToSeizeTable(namespace, family, name)
+	s.must(err)
+	return conn
+}
+
+func (s *stand) tryToSeizeTable(namespace string, family byte, name string) (*mdnetlink.Conn, error) {
+	s.t.Helper()
 	var conn *mdnetlink.Conn
 	s.must(s.Namespace(namespace).Do(func() (err error) {
 		conn, err = mdnetlink.Dial(unix.NETLINK_NETFILTER, nil)
@@ -198,6 +205,5 @@ func (s *stand) seizeTable(namespace string, family byte, name string) *mdnetlin
 	})
 	s.must(err)
 	_, err = conn.Receive()
-	s.must(err)
-	return conn
+	return conn, err
 }

@@ -77,6 +77,48 @@ func requireNA(t *testing.T, got []byte, mac net.HardwareAddr, address string) {
 	}
 }
 
+// A switch that snoops on MLD must let solicitations through to the new MASTER.
+func TestRFC9568_6_4_1_SolicitedNodeGroupIsReported(t *testing.T) {
+	a, b := pair(t)
+	port, sniffer := a.open(a.config(true)), b.sniff()
+	for _, c := range []struct{ address, source, group string }{
+		{"2001:db8::1:2345", "::", "ff02::1:ff01:2345"}, // no link-local address is known yet
+		{"fe80::5e:a", "fe80::5e:a", "ff02::1:ff5e:a"},
+		{"2001:db8::99", "fe80::5e:a", "ff02::1:ff00:99"},
+	} {
+		check(t, port.Announce(netip.MustParseAddr(c.address)))
+		got := next(t, sniffer, unix.ETH_P_IPV6, unix.IPPROTO_HOPOPTS)
+		for !bytes.Equal(got[6:12], virtualMAC(true)) { // the kernel reports for its own addresses
+			got = next(t, sniffer, unix.ETH_P_IPV6, unix.IPPROTO_HOPOPTS)
+		}
+		source, group := netip.MustParseAddr(c.source).AsSlice(), netip.MustParseAddr(c.group).AsSlice()
+		routers := netip.MustParseAddr("ff02::16").AsSlice()
+		const report = ethernetHeader + ipv6Header + 8
+		if len(got) < report+28 {
+			t.Fatalf("frame %x is too short", got)
+		}
+		want := bytes.Join([][]byte{
+			{0x33, 0x33, 0, 0, 0, 0x16},
+			virtualMAC(true),
+			{0x86, 0xdd},
+			{0x60, 0, 0, 0, 0, 36, 0, 1},
+			source,
+			routers,
+			{58, 0, 5, 2, 0, 0, 1, 0}, // router alert
+			{143, 0},
+			got[report+2 : report+4],
+			{0, 0, 0, 1, 4, 0, 0, 0}, // one record: exclude nobody
+			group,
+		}, nil)
+		if !bytes.Equal(got, want) {
+			t.Errorf("%s:\n got %x\nwant %x", c.address, got, want)
+		}
+		if sum := sum16(bytes.Join([][]byte{source, routers, {0, 0, 0, 28, 0, 0, 0, 58}, got[report:]}, nil)...); sum != 0xffff {
+			t.Errorf("%s: everything sums up to %04x", c.address, sum)
+		}
+	}
+}
+
 func TestRFC9568_6_4_1_OtherAddressesAreNotAnnounced(t *testing.T) {
 	a, b := pair(t)
 	sniffer := b.sniff()

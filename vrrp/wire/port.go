@@ -54,6 +54,8 @@ type Port struct {
 	// is that of unicast adverts and questions.
 	toGroup, toGroupOwn, toAll unix.SockaddrLinklayer
 	toPeer                     unix.Sockaddr
+	// linkLocal is the last link-local address that was announced; zero if none was.
+	linkLocal netip.Addr
 	// header is the constant part of the IP header of adverts and questions,
 	// fenceHeader that of what the fence gets: it only knows the group.
 	header, fenceHeader []byte
