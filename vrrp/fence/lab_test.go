@@ -262,15 +262,41 @@ func (l *lab) open(t *testing.T) bool {
 
 func send(t *testing.T, c *packet.Conn, frame []byte) {
 	t.Helper()
-	_, err := c.WriteTo(frame, &packet.Addr{HardwareAddr: frame[:6]})
+	err := transmit(c, frame)
 	if errors.Is(err, unix.ENETDOWN) {
 		// Left over from when the link was down; reading it clears it.
-		_, err = c.WriteTo(frame, &packet.Addr{HardwareAddr: frame[:6]})
+		err = transmit(c, frame)
 	}
 	// ENOBUFS is how the sender learns that the fence dropped its frame.
 	if err != nil && !errors.Is(err, unix.ENOBUFS) {
 		t.Fatal(err)
 	}
+}
+
+// transmit names the frame's protocol, as programs do: the kernel of Debian 12
+// does not read it out of a frame that leaves by a macvlan.
+func transmit(c *packet.Conn, frame []byte) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Write(func(fd uintptr) bool {
+		bound, err := unix.Getsockname(int(fd))
+		if err != nil {
+			failed = err
+			return true
+		}
+		to := unix.SockaddrLinklayer{
+			Protocol: binary.NativeEndian.Uint16(frame[12:]),
+			Ifindex:  bound.(*unix.SockaddrLinklayer).Ifindex,
+			Halen:    6,
+		}
+		copy(to.Addr[:], frame[:6])
+		failed = unix.Sendto(int(fd), frame, 0, &to)
+		return !errors.Is(failed, unix.EAGAIN)
+	})
+	return errors.Join(err, failed)
 }
 
 // collect returns the frames that arrive until the line was quiet for the time.

@@ -218,7 +218,7 @@ func speak(device string) error {
 		return err
 	}
 	for tick := time.NewTicker(advertsApart); ; <-tick.C {
-		if _, err := c.WriteTo(frame[:n], &packet.Addr{HardwareAddr: frame[:6]}); err != nil {
+		if err := transmit(c, frame[:n]); err != nil && !errors.Is(err, unix.ENOBUFS) {
 			return err
 		}
 	}

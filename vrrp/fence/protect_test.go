@@ -376,7 +376,7 @@ func flood(c *packet.Conn, stop <-chan struct{}) (sent int) {
 			return sent
 		}
 		frame := append(append(append([]byte(nil), hello...), "time "...), stamp...)
-		_, _ = c.WriteTo(frame, &packet.Addr{HardwareAddr: frame[:6]}) // refused while the fence is closed
+		_ = transmit(c, frame) // refused while the fence is closed
 		sent++
 	}
 }

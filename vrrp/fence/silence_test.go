@@ -140,7 +140,7 @@ func (s *segment) change(t *testing.T) {
 		if err := s.nodeLinks.AddrAdd(link, address); err != nil {
 			t.Fatal(err)
 		}
-		s.early = append(s.early, collect(t, s.b0, quiet/4)...)
+		s.early = append(s.early, collect(t, s.b0, quiet)...)
 		_ = s.nodeLinks.AddrDel(link, address)
 	}
 	if err := s.addVirtual(); err != nil {
