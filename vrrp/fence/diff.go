@@ -239,7 +239,7 @@ func (f *Fence) transaction(d difference) *batch {
 
 func (b *batch) step(s step) {
 	switch s.action {
-	case keep:
+	case keep, adopt, protect: // the latter two are for tables
 		return
 	case remove:
 		b.deleteChain(s.chain.name)

@@ -22,8 +22,10 @@ type mode struct {
 
 func modes() []mode {
 	return []mode{
-		{"IPv4 with virtual MAC", false, false}, {"IPv6 with virtual MAC", true, false},
-		{"IPv4 with own MAC", false, true}, {"IPv6 with own MAC", true, true},
+		{"IPv4 with virtual MAC", false, false},
+		{"IPv6 with virtual MAC", true, false},
+		{"IPv4 with own MAC", false, true},
+		{"IPv6 with own MAC", true, true},
 	}
 }
 

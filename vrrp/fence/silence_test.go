@@ -111,9 +111,13 @@ func (s *segment) change(t *testing.T) {
 	}
 	in(t, s.node, func() error {
 		for _, set := range [][2]string{
-			{"ipv4/conf/" + name + "/arp_notify", "1"}, {"ipv6/conf/" + name + "/ndisc_notify", "1"},
-			{"ipv4/conf/" + name + "/force_igmp_version", "2"}, {"ipv6/conf/" + name + "/force_mld_version", "1"},
-			{"ipv6/conf/" + name + "/router_solicitation_delay", "0"}, {"ipv6/conf/" + name + "/forwarding", "0"}, {"ipv6/conf/" + name + "/accept_ra", "2"},
+			{"ipv4/conf/" + name + "/arp_notify", "1"},
+			{"ipv6/conf/" + name + "/ndisc_notify", "1"},
+			{"ipv4/conf/" + name + "/force_igmp_version", "2"},
+			{"ipv6/conf/" + name + "/force_mld_version", "1"},
+			{"ipv6/conf/" + name + "/router_solicitation_delay", "0"},
+			{"ipv6/conf/" + name + "/forwarding", "0"},
+			{"ipv6/conf/" + name + "/accept_ra", "2"},
 			{"ipv6/conf/" + name + "/forwarding", "1"},
 		} {
 			if err := sysctl(set[0], set[1]); err != nil {
