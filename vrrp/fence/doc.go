@@ -15,6 +15,9 @@
 //   - 2: it renews and is dropped, so that a lease may be shorter than the interval.
 //   - any other: it ends the lease and is dropped.
 //
+// Whoever sends them through a packet socket must name the protocol in the address:
+// Linux 6.1 does not read it out of a frame that leaves by a macvlan.
+//
 // A virtual link is either a macvlan with a virtual MAC address, or the parent
 // itself where a network takes no foreign MAC address. A macvlan is fenced whole. A
 // parent is fenced by address, for the family of its link: what is from or to the
