@@ -275,6 +275,8 @@ type Group struct {
 	heardAt       time.Time
 	heardPriority uint8
 	heardInterval time.Duration
+	// stalledAt is when this MASTER last found that it had slept through its lease.
+	stalledAt time.Time
 	// graced tells that the grace after an own stall was used up.
 	graced bool
 	// planned tells that the handover under way was asked for; yielded that one was

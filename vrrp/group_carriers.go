@@ -32,7 +32,7 @@ func (g *Group) SetLinks(now time.Time, up []bool) Output {
 	usable := g.usable()
 	if usable && !before && g.state == Backup {
 		// The peer's adverts could not come in until now.
-		g.armDown(now)
+		g.waitForSilence(now)
 	}
 	if g.stepDownIfStalled(now, &out) || usable || !g.cfg.HasPeer || g.state != Master {
 		return out

@@ -104,13 +104,22 @@ func (g *Group) tickBackup(now time.Time, out *Output) {
 		return
 	}
 	if !g.usable() && g.cfg.HasPeer {
-		g.armDown(now)
+		g.waitForSilence(now)
 		return
 	}
 	if g.changedItsMind(now) {
 		return
 	}
 	g.becomeMaster(now, g.downReason, out)
+}
+
+// waitForSilence begins the wait for a silent MASTER anew, with the interval that it
+// was last heard to have.
+func (g *Group) waitForSilence(now time.Time) {
+	if g.downReason == ReasonPreempted || g.downReason == ReasonPeerImpaired {
+		g.downReason, g.activeInterval = ReasonPeerSilent, g.heardInterval
+	}
+	g.armDown(now)
 }
 
 // changedItsMind tells that this node meant to take over from a living MASTER
@@ -133,6 +142,7 @@ func (g *Group) stepDownIfStalled(now time.Time, out *Output) bool {
 	if g.state != Master || now.Before(g.stallAt) {
 		return false
 	}
+	g.stalledAt = now
 	g.becomeBackup(now, ReasonOwnStall, out)
 	return true
 }
@@ -281,6 +291,9 @@ func (g *Group) SetFitness(now time.Time, f Fitness) Output {
 	before := g.Priority()
 	changed := g.fitness != f
 	g.fitness = f
+	if !f.Ready {
+		g.preemptSince = time.Time{} // the delay is of a member that is ready all the time
+	}
 	if g.state == Initialize || !changed {
 		return out
 	}

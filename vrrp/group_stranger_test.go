@@ -145,9 +145,24 @@ func TestStaleGoodbyeIsNotBelieved(t *testing.T) {
 	if at := g.Deadline(); !at.After(woken.Add(g.SkewTime())) {
 		t.Errorf("the stale goodbye counts: a deadline after %v", at.Sub(woken))
 	}
+	// A MASTER that finds that it slept is a BACKUP when it reads the rest.
+	g, t0 = backupOf(t, beating())
+	_, promoted := runUntil(g, t0.Add(second))
+	woken = promoted.Add(10 * second)
+	g.ReceiveHeartbeat(woken, Heartbeat{State: Master, Priority: 200, Term: 5, Beat: testBeat})
+	g.ReceiveHeartbeat(woken, goodbye)
+	if at := g.Deadline(); g.State() != Backup || !at.After(woken.Add(g.SkewTime())) {
+		t.Errorf("the stale goodbye counts after a stall as MASTER: %v, a deadline after %v", g.State(), at.Sub(woken))
+	}
+	g, t0 = backupOf(t, beating())
+	advertsFrom(0, testStranger, 250, 100*millis)(t, g, t0)
+	g.ReceiveHeartbeat(t0.Add(millis), goodbye)
+	if at := g.Deadline(); !at.After(t0.Add(millis + g.SkewTime())) {
+		t.Errorf("the goodbye of a member that is outranked counts: a deadline after %v", at.Sub(t0))
+	}
 	g, t0 = backupOf(t, beating())
 	g.ReceiveHeartbeat(t0.Add(millis), goodbye)
-	if _, promoted := runUntil(g, t0.Add(second)); !promoted.Equal(t0.Add(millis + g.SkewTime())) {
+	if _, promoted = runUntil(g, t0.Add(second)); !promoted.Equal(t0.Add(millis + g.SkewTime())) {
 		t.Errorf("MASTER %v after a fresh goodbye, want %v", promoted.Sub(t0), g.SkewTime())
 	}
 }
@@ -167,5 +182,79 @@ func TestPreemptingMemberIsNotModest(t *testing.T) {
 	}
 	if got := g.Priority(); got != 200 {
 		t.Errorf("priority %d after a preemption, want 200", got)
+	}
+}
+
+// TestSlowerBetterMasterIsWaitedFor: the last adverts of a member that has yielded to a
+// better foreign MASTER may come in after that one's, and must not teach the member's
+// shorter interval again: the pair would take over between two of its adverts, for ever.
+func TestSlowerBetterMasterIsWaitedFor(t *testing.T) {
+	g, t0 := backupOf(t, beating())
+	advertsFrom(0, testStranger, 250, 200*millis)(t, g, t0.Add(millis))
+	advertsEvery(200, 100*millis)(t, g, t0.Add(2*millis))
+	g.ReceiveHeartbeat(t0.Add(3*millis), Heartbeat{State: Backup, Priority: 200, Term: 3})
+	if _, promoted := runUntil(g, t0.Add(2*second)); promoted.Before(t0.Add(600 * millis)) {
+		t.Errorf("MASTER %v after the advert of a MASTER with an interval of 200ms", promoted.Sub(t0))
+	}
+	// When it is gone, the member's interval counts again.
+	g, t0 = backupOf(t, beating())
+	advertsFrom(0, testStranger, 250, 200*millis)(t, g, t0.Add(millis))
+	now := t0.Add(601 * millis)
+	advertsEvery(200, 100*millis)(t, g, now)
+	if got, want := g.DownInterval(), 300*millis+g.SkewTime(); got != want {
+		t.Errorf("down interval %v, want %v", got, want)
+	}
+}
+
+// TestReturnedLinkWaitsByTheMastersInterval: who meant to preempt learned no interval
+// from the adverts that it discarded; when it must wait after all, theirs counts.
+func TestReturnedLinkWaitsByTheMastersInterval(t *testing.T) {
+	c := with(beating(), func(c *GroupConfig) { c.Priority, c.Beat, c.Lease = 200, 0, LeaseFor(100*millis) })
+	g, err := NewGroup(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := epoch()
+	g.Start(now)
+	g.SetFitness(now, Fitness{Ready: true})
+	advertsEvery(180, 400*millis)(t, g, now) // discarded
+	g.SetFitness(now, Fitness{Failed: 1, Ready: true})
+	usable(false)(t, g, now)
+	now = now.Add(50 * millis)
+	usable(true)(t, g, now)
+	if got, want := g.DownInterval(), 1200*millis+g.SkewTime(); got != want {
+		t.Errorf("down interval %v, want %v", got, want)
+	}
+	if _, promoted := runUntil(g, now.Add(10*second)); promoted.Sub(now) < 1200*millis {
+		t.Errorf("MASTER %v after the link has come back", promoted.Sub(now))
+	}
+}
+
+// TestPreemptDelayBeginsAnewWithReadiness: also when readiness was lost and found
+// between two adverts.
+func TestPreemptDelayBeginsAnewWithReadiness(t *testing.T) {
+	g, err := NewGroup(with(member(), func(c *GroupConfig) { c.Priority, c.PreemptDelay = 200, 2*second }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := epoch()
+	g.Start(now)
+	g.SetFitness(now, Fitness{Ready: true})
+	for at := now; at.Before(now.Add(1500 * millis)); at = at.Add(500 * millis) {
+		adverts(180)(t, g, at)
+	}
+	lost := now.Add(1600 * millis)
+	g.SetFitness(lost, Fitness{})
+	g.SetFitness(lost.Add(millis), Fitness{Ready: true})
+	for at := lost.Add(2 * millis); g.State() != Master && at.Before(lost.Add(time.Minute)); at = at.Add(100 * millis) {
+		adverts(180)(t, g, at)
+		g.Tick(at)
+		// Active_Down_Timer runs when the delay has passed.
+		if g.State() == Master && at.Sub(lost) < 5*second {
+			t.Errorf("preempted %v after it was ready again", at.Sub(lost))
+		}
+	}
+	if g.State() != Master {
+		t.Error("never preempted")
 	}
 }

@@ -71,6 +71,8 @@ type stranger struct {
 	heardAt  time.Time
 	// confirmed tells that a second advert came within the promised time.
 	confirmed bool
+	// taught is the interval that was believed.
+	taught time.Duration
 }
 
 // The longest interval that a stranger's first advert can teach, in own intervals and at
@@ -85,22 +87,32 @@ const (
 // advert that comes in time confirms the first.
 func (g *Group) believable(now time.Time, peer bool, source netip.Addr, a Advertisement) time.Duration {
 	interval := a.Interval
-	if peer || !g.cfg.HasPeer {
+	s := &g.stranger
+	switch {
+	case !g.cfg.HasPeer:
+		return interval
+	case peer && s.priority > a.Priority && s.alive(now):
+		// The member that has just lost against it may be heard later, by a slower
+		// carrier, and must not shorten the wait for it.
+		return max(interval, s.taught)
+	case peer:
 		return interval
 	}
-	s := &g.stranger
 	same := s.source == source && s.interval == interval
 	s.confirmed = same && (s.confirmed || now.Sub(s.heardAt) <= 2*interval)
 	s.source, s.priority, s.interval, s.heardAt = source, a.Priority, interval, now
-	if s.confirmed {
-		return interval
+	s.taught = interval
+	if !s.confirmed {
+		s.taught = min(interval, max(unconfirmedIntervals*g.cfg.Interval, unconfirmedInterval))
 	}
-	return min(interval, max(unconfirmedIntervals*g.cfg.Interval, unconfirmedInterval))
+	return s.taught
 }
 
 // outranked tells that a router outside of the pair is MASTER and would stay it. To take
 // a role over only to lose it to that router helps nobody.
 func (g *Group) outranked(now time.Time) bool {
-	s := &g.stranger
-	return s.priority > g.Priority() && now.Sub(s.heardAt) < 3*min(s.interval, g.activeInterval)
+	return g.stranger.priority > g.Priority() && g.stranger.alive(now)
 }
+
+// alive tells that it was heard within three of its intervals.
+func (s *stranger) alive(now time.Time) bool { return now.Sub(s.heardAt) < 3*s.taught }

@@ -61,7 +61,7 @@ func (g *Group) ReceiveHeartbeat(now time.Time, h Heartbeat) Output {
 			g.assumeUntil = now.Add(2 * g.DownInterval())
 			return out
 		}
-		if yielded && h.State == Initialize && !g.overslept(now) {
+		if yielded && h.State == Initialize && !g.overslept(now) && !g.outranked(now) {
 			g.heardGoodbye(now)
 		}
 		g.heardMasterBeat(now, h)
@@ -123,9 +123,12 @@ func (g *Group) heardMasterBeat(now time.Time, h Heartbeat) {
 	g.armDown(now)
 }
 
-// overslept tells that this process missed its own heartbeat by so much that
-// what waited for it in the socket may be long out of date. An offer that still
-// stands is repeated.
+// overslept tells that this process missed its own heartbeat by so much, or its lease
+// until a moment ago, that what waited for it in the socket may be long out of date. An
+// offer that still stands is repeated.
 func (g *Group) overslept(now time.Time) bool {
+	if !g.stalledAt.IsZero() && now.Sub(g.stalledAt) < g.cfg.Interval {
+		return true
+	}
 	return !g.heartbeatAt.IsZero() && now.Sub(g.heartbeatAt) > g.cfg.Interval
 }
