@@ -295,6 +295,8 @@ type Group struct {
 	// impairedSince is since when this node (as MASTER) or the MASTER that it
 	// hears (as BACKUP) is in a lower band than the other.
 	impairedSince time.Time
+	// offerAt is when such a MASTER offers the role.
+	offerAt time.Time
 	// preemptSince is since when this BACKUP would preempt but for PreemptDelay.
 	preemptSince time.Time
 	// met tells that the peer was heard since the start. unproven is a MASTER that has
@@ -425,7 +427,7 @@ func (g *Group) PeerAlive(now time.Time) bool {
 // or a double Tick is harmless.
 func (g *Group) Deadline() time.Time {
 	var at time.Time
-	for _, t := range [...]time.Time{g.downAt, g.advertAt, g.heartbeatAt, g.handoverUntil, g.askAt, g.askAgainAt, g.askUntil, g.provenAt} {
+	for _, t := range [...]time.Time{g.downAt, g.advertAt, g.heartbeatAt, g.handoverUntil, g.askAt, g.askAgainAt, g.askUntil, g.provenAt, g.offerAt} {
 		if !t.IsZero() && (at.IsZero() || t.Before(at)) {
 			at = t
 		}

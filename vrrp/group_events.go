@@ -11,6 +11,10 @@ import (
 // enough for new connections.
 const patience = 2 * time.Second
 
+// commonCause is how long two members may take to notice that a switch of both has
+// failed, or works again.
+const commonCause = 60 * time.Millisecond
+
 // Start is the Startup event, RFC 9568 §6.4.1.
 func (g *Group) Start(now time.Time) Output {
 	var out Output
@@ -43,7 +47,7 @@ func (g *Group) Stop(now time.Time, why Reason) Output {
 	}
 	g.transit(Initialize, why, &out)
 	g.downAt, g.advertAt, g.heartbeatAt = time.Time{}, time.Time{}, time.Time{}
-	g.handoverUntil, g.assumeUntil = time.Time{}, time.Time{}
+	g.handoverUntil, g.assumeUntil, g.offerAt = time.Time{}, time.Time{}, time.Time{}
 	g.endQuestion()
 	g.askAt = time.Time{}
 	g.unproven, g.provenAt = false, time.Time{}
@@ -349,14 +353,21 @@ func (g *Group) offer(now time.Time, out *Output) {
 }
 
 // considerHandover offers the role to a peer that is fitter than this MASTER.
+//
+// Not at once: the switch that died may be the peer's as well, or the one that is back,
+// and a peer that has not noticed yet would take the role for nothing.
 func (g *Group) considerHandover(now time.Time, out *Output) {
 	if !g.peerHeartbeatFresh(now) || g.peer.State != Backup || band(g.peer.Priority) <= band(g.Priority()) {
-		g.impairedSince = time.Time{}
+		g.impairedSince, g.offerAt = time.Time{}, time.Time{}
 		return
 	}
 	if g.impairedSince.IsZero() {
-		g.impairedSince = now
+		g.impairedSince, g.offerAt = now, now.Add(commonCause)
 	}
+	if now.Before(g.offerAt) {
+		return
+	}
+	g.offerAt = time.Time{}
 	if g.HandingOver() || !g.peer.Ready && now.Sub(g.impairedSince) < patience {
 		return
 	}
@@ -371,7 +382,7 @@ func (g *Group) peerHeartbeatFresh(now time.Time) bool {
 // then the announcements, then Adver_Timer.
 func (g *Group) becomeMaster(now time.Time, why Reason, out *Output) {
 	g.term++
-	g.downAt, g.impairedSince, g.preemptSince = time.Time{}, time.Time{}, time.Time{}
+	g.downAt, g.impairedSince, g.offerAt, g.preemptSince = time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	g.endQuestion()
 	g.askAt = time.Time{}
 	// Who preempts has heard a MASTER, and must not lose against it for being modest.
@@ -395,7 +406,7 @@ func (g *Group) becomeBackup(now time.Time, why Reason, out *Output) {
 		*out = Output{Revoke: true}
 	}
 	g.advertAt, g.handoverUntil, g.assumeUntil, g.impairedSince = time.Time{}, time.Time{}, time.Time{}, time.Time{}
-	g.suspectUntil, g.preemptSince, g.unheardSince = time.Time{}, time.Time{}, time.Time{}
+	g.suspectUntil, g.preemptSince, g.unheardSince, g.offerAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	g.unproven, g.provenAt = false, time.Time{}
 	g.downReason = ReasonPeerSilent
 	g.planned = false

@@ -186,8 +186,9 @@ func TestPlannedHandoverSuspendsPreempt(t *testing.T) {
 		up[:len(up):len(up)],
 		step{at: at, do: beats(fresh(180, true)), state: Master, want: answered(200)},
 		step{at: at, do: fit(1, true), state: Master, want: beaten(advertised(80))},
-		step{at: at + 1, do: adverts(180), state: Backup, want: yielded},
-		step{at: at + 2, do: fit(0, true), state: Backup, want: Output{Heartbeat: true}},
+		step{at: at + commonCause, do: tick, state: Master, want: offered()},
+		step{at: at + commonCause + 1, do: adverts(180), state: Backup, want: yielded},
+		step{at: at + commonCause + 2, do: fit(0, true), state: Backup, want: Output{Heartbeat: true}},
 	)
 	tell(t, []story{
 		{"planned", cfg, append(
@@ -210,7 +211,7 @@ func TestPlannedHandoverSuspendsPreempt(t *testing.T) {
 		{"impaired", cfg, append(
 			impaired[:len(impaired):len(impaired)],
 			step{at: at + second, do: adverts(180), state: Backup},
-			step{at: at + 1 + 3*second + 176*second/256, do: tick, state: Master, want: promoted(true, 200, ReasonPreempted, 2)},
+			step{at: at + commonCause + 1 + 3*second + 176*second/256, do: tick, state: Master, want: promoted(true, 200, ReasonPreempted, 2)},
 		)},
 	})
 }
@@ -219,11 +220,19 @@ func TestImpairedMasterOffers(t *testing.T) {
 	t.Parallel()
 	const at = down100 + 500*millis
 	tell(t, []story{
-		{"to a fitter peer, at once", member(), master(
+		{"to a fitter peer", member(), master(
 			true,
 			step{at: at, do: beats(fresh(100, true)), state: Master},
-			step{at: at, do: fit(1, true), state: Master, deadline: at + 250*millis, want: beaten(advertised(80))},
-			step{at: at + 250*millis, do: tick, state: Master, deadline: at + 500*millis, want: offered()},
+			step{at: at, do: fit(1, true), state: Master, deadline: at + commonCause, want: beaten(advertised(80))},
+			step{at: at + commonCause, do: tick, state: Master, deadline: at + commonCause + 250*millis, want: offered()},
+			step{at: at + commonCause + 250*millis, do: tick, state: Master, deadline: at + commonCause + 500*millis, want: offered()},
+		)},
+		{"not to one that the same switch has failed", member(), master(
+			true,
+			step{at: at, do: beats(fresh(100, true)), state: Master},
+			step{at: at, do: fit(1, true), state: Master, deadline: at + commonCause, want: beaten(advertised(80))},
+			step{at: at + commonCause - 1, do: beats(fresh(80, true)), state: Master, deadline: at + second},
+			step{at: at + commonCause, do: tick, state: Master, deadline: at + second},
 		)},
 		{"not to an equal one", member(), master(
 			true,
@@ -234,12 +243,14 @@ func TestImpairedMasterOffers(t *testing.T) {
 			true,
 			step{at: at, do: fit(1, true), state: Master, want: beaten(advertised(80))},
 			step{at: at, do: beats(fresh(70, true)), state: Master, deadline: at + second},
-			step{at: at + 1, do: beats(fresh(100, true)), state: Master, deadline: at + 1 + 250*millis, want: offered()},
+			step{at: at + 1, do: beats(fresh(100, true)), state: Master, deadline: at + 1 + commonCause},
+			step{at: at + 1 + commonCause, do: tick, state: Master, deadline: at + 1 + commonCause + 250*millis, want: offered()},
 		)},
 		{"to a peer that is not ready, after two seconds", member(), master(
 			true,
 			step{at: at, do: fit(1, true), state: Master, want: beaten(advertised(80))},
-			step{at: at, do: beats(fresh(100, false)), state: Master, deadline: at + second},
+			step{at: at, do: beats(fresh(100, false)), state: Master, deadline: at + commonCause},
+			step{at: at + commonCause, do: tick, state: Master, deadline: at + second},
 			step{at: at + second, do: tick, state: Master, want: beaten(advertised(80))},
 			step{at: at + second, do: beats(fresh(100, false)), state: Master},
 			step{at: at + patience - 1, do: beats(fresh(100, false)), state: Master},
