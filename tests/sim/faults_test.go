@@ -1,40 +1,36 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"tandem/vrrp"
 )
 
 // fault begins something that is over after a time, by itself or by what it
-// returns.
+// returns; nil if there is nothing to end.
 type fault func(w *world, length time.Duration) (end func())
 
 // faults returns everything that can go wrong, or be wished for.
 func faults() []fault {
 	return []fault{
-		lossy, oneWay, partition, linkDown, isolation, pause, freeze, crash,
-		plannedHandover, newInterval, restart, resync, replay,
+		lossy, oneWay, partition, onlyOneCarrier, linkDown, flap, isolation, pause, freeze, standstill,
+		kill, restart, powerOff, plannedHandover, reconfigured, resync, replay,
 	}
 }
 
 // scheduleFaults draws a subset of the kinds of fault and spreads some of each
 // over the time until end.
 func (w *world) scheduleFaults(begin, end time.Duration) {
-	all := faults()
 	var chosen []fault
-	for _, f := range all {
-		if w.chance(0.5) {
+	for _, f := range faults() {
+		if w.chance(0.4) {
 			chosen = append(chosen, f)
 		}
 	}
 	if len(chosen) == 0 || w.chance(0.03) {
 		return // a quiet run
 	}
-	if w.chance(0.5) {
-		w.duplicates = 0.05
-	}
-	w.reorders = w.chance(0.5)
 	for range 3 + w.rng.IntN(12) {
 		f := chosen[w.rng.IntN(len(chosen))]
 		start := w.between(begin, end)
@@ -42,26 +38,53 @@ func (w *world) scheduleFaults(begin, end time.Duration) {
 		if w.chance(0.3) {
 			length = w.between(w.intervalMax/4, 3*w.intervalMax)
 		}
-		length = min(length, end-start)
-		w.after(start-w.now, func() {
-			w.after(length, f(w, length))
-		})
+		w.inject(f, start, min(length, end-start))
 	}
 }
 
-func (w *world) anyNode() *node      { return w.nodes[w.rng.IntN(2)] }
-func (w *world) anyCarrier() carrier { return carrier(w.rng.IntN(int(carriers))) }
+// inject lets a fault begin at a time and last for another.
+func (w *world) inject(f fault, start, length time.Duration) {
+	w.after(start-w.now, func() {
+		w.broken++
+		end := f(w, length)
+
+		w.after(length, func() {
+			w.broken--
+			if end != nil {
+				end()
+			}
+			w.disturb("over", -1)
+		})
+	})
+}
+
+// anyMachine returns a machine that is in use.
+func (w *world) anyMachine() *machine {
+	if w.foreign != nil && w.chance(0.2) {
+		return w.foreign
+	}
+	return w.members[w.rng.IntN(2)]
+}
+
+// anyCarrier returns a carrier; the HA link is as likely as all networks together.
+func (w *world) anyCarrier() carrier {
+	if w.chance(0.4) {
+		return ha
+	}
+	return carrier(w.rng.IntN(w.networks))
+}
 
 // lossy loses a share of the packets, on one carrier or on all.
 func lossy(w *world, _ time.Duration) func() {
-	w.note("lossy", -1)
 	p := 0.1 + 0.8*w.rng.Float64()
 	only, everywhere := w.anyCarrier(), w.chance(0.5)
+	w.disturb("lossy", -1, uint64(p*100), uint64(only), bit(everywhere))
 	change := func(do func([]float64) []float64) {
 		for c := range carriers {
 			if everywhere || c == only {
-				for from := range w.nodes {
+				for from := range w.links[c].loss {
 					w.links[c].loss[from] = do(w.links[c].loss[from])
+					w.links[c].changedAt = w.now
 				}
 			}
 		}
@@ -69,35 +92,42 @@ func lossy(w *world, _ time.Duration) func() {
 	change(func(l []float64) []float64 { return append(l, p) })
 	return func() {
 		change(func(l []float64) []float64 {
-			for i := range l {
-				if l[i] == p {
-					return append(l[:i:i], l[i+1:]...)
-				}
-			}
-			return l
+			at := slices.Index(l, p)
+			return append(l[:at:at], l[at+1:]...)
 		})
 	}
 }
 
-// oneWay cuts one direction, of one carrier or of all.
+// oneWay cuts what a machine sends, on one carrier or on all.
 func oneWay(w *world, _ time.Duration) func() {
-	from, only, everywhere := w.rng.IntN(2), w.anyCarrier(), w.chance(0.6)
-	w.note("one-way cut", from)
-	return w.cut(func(c carrier, sender int) bool { return sender == from && (everywhere || c == only) })
+	m, only, everywhere := w.anyMachine(), w.anyCarrier(), w.chance(0.6)
+	w.disturb("one-way cut", m.id, uint64(only), bit(everywhere))
+	return w.cut(func(c carrier, from, _ int) bool { return from == m.id && (everywhere || c == only) })
 }
 
-// partition cuts both directions of every carrier.
+// partition cuts a machine off from all others, on every carrier.
 func partition(w *world, _ time.Duration) func() {
-	w.note("partition", -1)
-	return w.cut(func(carrier, int) bool { return true })
+	m := w.anyMachine()
+	w.disturb("partition", m.id)
+	return w.cut(func(_ carrier, from, to int) bool { return from == m.id || to == m.id })
 }
 
-func (w *world) cut(which func(c carrier, from int) bool) func() {
+// onlyOneCarrier cuts a machine off on every carrier but one.
+func onlyOneCarrier(w *world, _ time.Duration) func() {
+	m, kept := w.anyMachine(), w.anyCarrier()
+	w.disturb("only one carrier", m.id, uint64(kept))
+	return w.cut(func(c carrier, from, to int) bool { return c != kept && (from == m.id || to == m.id) })
+}
+
+func (w *world) cut(which func(c carrier, from, to int) bool) func() {
 	change := func(by int) {
 		for c := range carriers {
-			for from := range w.nodes {
-				if which(c, from) {
-					w.links[c].cut[from] += by
+			for from := range maxMachines {
+				for to := range maxMachines {
+					if which(c, from, to) {
+						w.links[c].cut[from][to] += by
+						w.links[c].changedAt = w.now
+					}
 				}
 			}
 		}
@@ -108,187 +138,283 @@ func (w *world) cut(which func(c carrier, from int) bool) func() {
 
 // linkDown takes one end of a carrier down.
 func linkDown(w *world, _ time.Duration) func() {
-	n, c := w.anyNode(), w.anyCarrier()
-	w.note("link down", n.id, uint64(c))
-	w.setDown(n.id, c, 1)
-	return func() { w.setDown(n.id, c, -1) }
+	m, c := w.anyMachine(), w.anyCarrier()
+	w.setDown(m, c, 1)
+	return func() { w.setDown(m, c, -1) }
 }
 
-// isolation takes every link of a node down.
+// flap takes one end of a carrier down and up, again and again.
+func flap(w *world, length time.Duration) func() {
+	m, c := w.anyMachine(), w.anyCarrier()
+	begin := w.now
+	var toggle func(by int)
+	toggle = func(by int) {
+		w.setDown(m, c, by)
+		wait := w.between(10*time.Millisecond, max(length/4, 20*time.Millisecond))
+		if left := begin + length - w.now; by < 0 && wait >= left {
+			return
+		} else if left > 0 {
+			wait = min(wait, left)
+		}
+		w.after(wait, func() { toggle(-by) })
+	}
+	toggle(1)
+	return nil
+}
+
+// isolation takes every link of a machine down.
 func isolation(w *world, _ time.Duration) func() {
-	n := w.anyNode()
-	w.note("isolation", n.id)
+	m := w.anyMachine()
+	w.disturb("isolation", m.id)
 	for c := range carriers {
-		w.setDown(n.id, c, 1)
+		w.setDown(m, c, 1)
 	}
 	return func() {
 		for c := range carriers {
-			w.setDown(n.id, c, -1)
+			w.setDown(m, c, -1)
 		}
 	}
 }
 
-// setDown changes the state of a link's end. The processes hear of it a little
-// later.
-func (w *world) setDown(id int, c carrier, by int) {
-	w.links[c].down[id] += by
-	for _, n := range w.nodes {
-		if n.id != id && c != ha {
+// setDown changes the state of a link's end. The nodes hear of it a little later.
+func (w *world) setDown(m *machine, c carrier, by int) {
+	w.links[c].down[m.id] += by
+	w.links[c].changedAt = w.now
+	w.disturb("link", m.id, uint64(c), bit(w.up(m, c)))
+
+	for _, other := range w.machines {
+		if other != m && (c != ha || other.slot < 0) {
 			continue
 		}
-		w.after(w.between(5*time.Millisecond, 50*time.Millisecond), func() {
-			n.command(func() {
-				n.seesUp[c] = w.up(n.id, c)
-				n.tellFitness()
-			})
+		w.after(w.between(judgeDelayMin, judgeDelayMax), func() {
+			other.node.seesUp[c] = w.up(other, c)
+			other.judge()
 		})
 	}
 }
 
 // pause stops a process and lets it go on, with all that came meanwhile in its
 // sockets.
-func pause(w *world, length time.Duration) func() {
-	n := w.anyNode()
-	w.note("pause", n.id, uint64(length))
-	n.paused++
-	return func() { n.resume(length) }
+func pause(w *world, _ time.Duration) func() {
+	m := w.anyMachine()
+	w.disturb("pause", m.id)
+	since := m.local()
+	m.paused++
+	return func() { m.resume(since) }
 }
 
-// freeze stops a whole machine: what comes meanwhile is lost.
-func freeze(w *world, length time.Duration) func() {
-	n := w.anyNode()
-	w.note("freeze", n.id, uint64(length))
-	n.paused++
-	n.frozen++
+// freeze stops a whole machine, but not its clock: what comes meanwhile is lost.
+func freeze(w *world, _ time.Duration) func() {
+	m := w.anyMachine()
+	w.disturb("freeze", m.id)
+	since := m.local()
+	m.paused++
+	m.frozen++
+	return func() { m.thaw(since) }
+}
+
+// standstill stops a machine together with its clock, as a hypervisor does that
+// pauses its guest: nothing in the machine can tell that it stood still.
+func standstill(w *world, _ time.Duration) func() {
+	m := w.anyMachine()
+	if m.frozen > 0 {
+		return nil
+	}
+	w.disturb("standstill", m.id)
+	since, began := m.local(), w.now
+	m.standsFrom = w.now
+	m.paused++
+	m.frozen++
 	return func() {
-		n.frozen--
-		n.resume(length)
+		if m.fenceUntil > began {
+			m.fenceUntil += w.now - began
+			m.leftAt += w.now - began
+			m.known = [maxMachines]bool{} // nobody can know of it
+		}
+		m.standsFrom = notYet
+		m.stood += w.now - began
+		m.thaw(since)
 	}
 }
 
-func (n *node) resume(length time.Duration) {
-	n.paused--
-	n.w.note("resume", n.id)
-	if n.paused > 0 {
+func (m *machine) thaw(since time.Duration) {
+	m.frozen--
+	if m.frozen == 0 && m.node.late {
+		m.node.late = false
+		m.judge()
+	}
+	m.resume(since)
+}
+
+// resume lets a process go on that has stopped since a time of its own clock.
+func (m *machine) resume(since time.Duration) {
+	m.paused--
+	m.w.disturb("resume", m.id)
+
+	if m.paused > 0 {
 		return
 	}
-	n.slept += length
-	n.wakeAt = 0
+	m.wakeAt = 0
+	p, now := &m.past, m.local()
 	// There is one grace per silence, for who has missed its timer by an interval.
-	backup := n.process != nil && n.process.State() == vrrp.Backup
-	if backup && length > 5*n.patienceInterval() && n.past.heardAt > n.past.wokeAt {
-		n.past.graceUntil = n.w.now + n.patienceInterval()
+	graced := m.is(vrrp.Backup) && now-since > 5*m.patienceInterval() && p.heardAt > p.wokeAt
+	if graced {
+		p.graceUntil = now + m.patienceInterval()
 	}
-	n.past.wokeAt = n.w.now
-	n.round()
-	if n.process != nil && n.past.graceUntil > n.w.now {
-		n.past.graceUntil = n.w.now + n.patienceInterval() // what waited may have told of another interval
+	p.wokeAt = now
+	m.round()
+	if m.group != nil && graced {
+		p.graceUntil = now + m.patienceInterval() // what waited may have told of another interval
 	}
 }
 
-// crash kills a process and starts another.
-func crash(w *world, _ time.Duration) func() {
-	n := w.anyNode()
-	n.stopped++
-	if n.process != nil {
-		n.die()
+// kill ends a process, which is started again.
+func kill(w *world, _ time.Duration) func() {
+	m := w.anyMachine()
+	m.stopped++
+	if m.group != nil {
+		m.die()
 	}
-	return n.restarted
+	return m.restarted
 }
 
 // restart stops a process in order and starts another.
 func restart(w *world, _ time.Duration) func() {
-	n := w.anyNode()
-	n.stopped++
+	m := w.anyMachine()
+	m.stopped++
 	switch {
-	case n.running():
-		n.stop()
-	case n.process != nil:
-		n.die()
+	case m.running():
+		m.stop()
+	case m.group != nil:
+		m.die()
 	}
-	return n.restarted
+	return m.restarted
+}
+
+// powerOff takes the power of a machine: its links go down and its kernel forgets
+// everything.
+func powerOff(w *world, _ time.Duration) func() {
+	m := w.anyMachine()
+	m.stopped++
+	m.off++
+	if m.group != nil {
+		m.die()
+	}
+	m.fenceUntil = 0
+	m.node = nodePart{fitness: vrrp.Fitness{Failed: 1}, notReady: m.node.notReady}
+	for c := range carriers {
+		w.setDown(m, c, 1)
+	}
+	return func() {
+		m.off--
+		for c := range carriers {
+			w.setDown(m, c, -1)
+			m.node.seesUp[c] = w.up(m, c)
+		}
+		m.lostTable()
+		m.restarted()
+	}
 }
 
 // restarted starts the process again, unless another fault keeps it from running.
-// Its session table has to come from the peer first.
-func (n *node) restarted() {
-	n.stopped--
-	if n.stopped > 0 {
+func (m *machine) restarted() {
+	m.stopped--
+	if m.stopped > 0 {
 		return
 	}
-	n.notReady++
-	n.w.after(n.w.between(200*time.Millisecond, syncMax), n.synced)
-	n.start()
+	if m.slot >= 0 && m.w.chance(0.5) {
+		m.lostTable()
+	}
+	m.start()
 }
 
-// syncMax is how long a session table takes to be transferred at most.
-const syncMax = 3 * time.Second
-
-func (n *node) synced() {
-	n.notReady--
-	n.command(n.tellFitness)
+// lostTable makes the session table incomplete until it has come from the peer.
+func (m *machine) lostTable() {
+	m.node.notReady++
+	m.judge()
+	m.w.after(m.w.between(resyncMin, resyncMax), m.synced)
 }
 
-// resync makes a node lose its session table.
+func (m *machine) synced() {
+	m.node.notReady--
+	m.w.disturb("synced", m.id)
+	m.judge()
+}
+
+// resync makes a member lose its session table.
 func resync(w *world, _ time.Duration) func() {
-	n := w.anyNode()
-	w.note("resync", n.id)
-	n.notReady++
-	n.command(n.tellFitness)
-	return n.synced
+	w.members[w.rng.IntN(2)].lostTable()
+	return nil
 }
 
 // plannedHandover asks every MASTER to hand over.
 func plannedHandover(w *world, _ time.Duration) func() {
-	for _, n := range w.nodes {
-		n.command(n.handOver)
+	for _, m := range w.members {
+		m.command(m.handOver)
 	}
-	return func() {}
+	return nil
 }
 
-func (n *node) handOver() {
-	if n.process.State() != vrrp.Master {
+func (m *machine) handOver() {
+	if m.group.State() != vrrp.Master {
 		return
 	}
-	out, err := n.process.Handover(n.w.time())
-	n.w.planned = n.w.planned || err == nil
-	n.w.note("handover", n.id)
-	n.apply(out, cause{})
+	m.w.disturb("handover", m.id)
+	m.past.commanded = true
+	m.step(vrrp.Input{Handover: true}, cause{})
+	m.w.planned = m.w.planned || m.past.commanded
+	m.past.commanded = false
 }
 
-// newInterval gives both nodes another configuration, one after the other.
-func newInterval(w *world, length time.Duration) func() {
-	interval := []time.Duration{50, 100, 200, 1000}[w.rng.IntN(4)] * time.Millisecond
-	interval = min(max(interval, w.intervalMax/4), w.intervalMax)
-	preempt := w.chance(0.7)
-	first := w.rng.IntN(2)
-	change := func(n *node) {
-		w.pace(&n.document, interval)
-		n.document.Preempt = preempt
-		w.note("configured", n.id, uint64(interval))
-		n.command(n.reconfigure)
-	}
-	change(w.nodes[first])
-	w.after(w.between(0, length), func() { change(w.nodes[1-first]) })
-	return func() {}
-}
-
-func (n *node) reconfigure() {
-	n.cfg = n.document
-	out, err := n.process.Reconfigure(n.w.time(), n.cfg)
-	if err != nil {
-		n.w.fail("node %d: %v", n.id, err)
-	}
-	n.apply(out, cause{})
+// reconfigured gives both members another configuration, one after the other.
+func reconfigured(w *world, length time.Duration) func() {
+	w.change(length)
+	return nil
 }
 
 // replay is an attacker on the HA link that sends what it has recorded.
 func replay(w *world, _ time.Duration) func() {
-	w.note("replay", -1)
+	w.disturb("replay", -1)
 	if len(w.recorded) > 0 {
 		for range 10 {
-			w.anyNode().arriveHeartbeat(heartbeat{sealed: w.recorded[w.rng.IntN(len(w.recorded))]})
+			w.members[w.rng.IntN(2)].arriveHeartbeat(w.recorded[w.rng.IntN(len(w.recorded))])
 		}
 	}
-	return func() {}
+	return nil
+}
+
+// replaced stops a member in order and lets another machine take its place with
+// the same identity.
+func replaced(w *world, length time.Duration) func() {
+	slot := w.rng.IntN(2)
+	old := w.members[slot]
+	w.disturb("replaced", old.id)
+	old.stopped++
+	old.retired = true
+	switch {
+	case old.running():
+		old.stop()
+	case old.group != nil:
+		old.die()
+	}
+	old.fenceUntil = 0
+	old.off++
+	for c := range carriers {
+		w.setDown(old, c, 1)
+	}
+	_ = length
+	return func() {
+		m := w.newMachine(slot, old.title+"-green")
+		w.members[slot] = m
+		m.boot(w.document)
+		// The HA cable is in the new machine now.
+		for _, other := range w.members {
+			w.after(w.between(judgeDelayMin, judgeDelayMax), func() {
+				other.node.seesUp[ha] = w.up(other, ha)
+				other.judge()
+			})
+		}
+		m.lostTable()
+		m.start()
+	}
 }

@@ -1,345 +1,219 @@
 package sim
 
 import (
-	"net/netip"
 	"time"
 
 	"tandem/vrrp"
 )
 
-// never is a time before everything.
-const never = -time.Hour
+// rule is something that must always hold.
+type rule int
 
-// past is what a process did and met, as far as it explains what it does next.
-type past struct {
-	// returnedAt is when the first link came up after all had been down.
-	backupAt, returnedAt time.Duration
-	// ownInterval was configured when the process became BACKUP.
-	ownInterval time.Duration
-	// sentAt and sentInterval are of the last advert that the machine sent.
-	sentAt       time.Duration
-	sentInterval time.Duration
-	// heardAt is when an advert of a living MASTER last reached the socket; heard
-	// is what the MASTER last said its priority was, and heardInterval its interval. The sockets are read
-	// one after the other, so that one may be older.
-	heardAt       time.Duration
-	heard         uint8
-	heardInterval time.Duration
-	saidGoodbye   bool
-	// beatAt is when a heartbeat of a MASTER was last handled, beat what it promised.
-	// askedAt is of the last question.
-	beatAt, beat, askedAt time.Duration
-	// renewedAt is when the fence was last opened; suspectUntil is until when a
-	// MASTER that slept through its lease may yield to any claim.
-	renewedAt, suspectUntil time.Duration
-	// wokeAt is when the last pause ended; graceUntil is until when a BACKUP that
-	// missed its timer by it takes its own stall for the reason of the silence.
-	wokeAt, graceUntil time.Duration
-	// offeredAt and acceptedAt are of the last handover.
-	offeredAt, acceptedAt time.Duration
+const (
+	// ruleWorld: the simulation itself is wrong.
+	ruleWorld rule = iota
+	ruleOneSpeaker
+	ruleServed
+	ruleLease
+	ruleCause
+	ruleQuiet
+	ruleOpinion
+	ruleSpeech
+	ruleYield
+	ruleAnswer
+	ruleAnnounce
+	ruleGoodbye
+	ruleReady
+	ruleBothBad
+	ruleIsolated
+	ruleReplay
+	ruleDeadline
+	ruleEnd
+	ruleDwell
+	rules
+)
+
+// String returns the rule as a sentence.
+func (r rule) String() string {
+	return [rules]string{
+		"the simulation must be right",
+		"at most one machine speaks, but for a bounded time after they meet",
+		"somebody speaks, but for a bounded time",
+		"a lease is opened by the MASTER's own frames and ends in time",
+		"every change of role has the cause that it names",
+		"without a disturbance no role changes",
+		"nobody takes over from a MASTER that would answer a question",
+		"only a MASTER sends adverts, renews and announces",
+		"a MASTER yields to a better advert",
+		"a losing advert is answered at once",
+		"after two MASTERs the one that stays announces on all carriers",
+		"a goodbye is followed by a takeover within Skew_Time",
+		"nobody preempts before its session table is complete",
+		"two that are equally bad leave the role where it is",
+		"a member without any link is no MASTER",
+		"no heartbeat is trusted twice",
+		"a deadline lies in the future",
+		"in the end there is one MASTER, the right one",
+		"flapping links move the role no more often than they may",
+	}[r]
 }
 
-func newPast(now, interval time.Duration) past {
-	return past{
-		backupAt: now, returnedAt: never, ownInterval: interval, sentAt: never, sentInterval: interval, heardInterval: interval,
-		heardAt: never, wokeAt: now, graceUntil: never, offeredAt: never, acceptedAt: never,
-		beatAt: never, askedAt: never, renewedAt: now, suspectUntil: never,
-	}
-}
-
-// cause is what the machine was handling when it asked for something.
-type cause struct {
-	advert  *vrrp.Advertisement
-	carrier carrier
-	source  netip.Addr
-	beat    *vrrp.Heartbeat
-	stop    bool
-}
-
-// downMax is longer than any down interval of the run.
-func (w *world) downMax() time.Duration { return 4 * w.intervalMax }
-
-// beats tells whether an advert wins against a MASTER of the given priority,
-// RFC 9568 §6.4.3.
-func (n *node) losesTo(c carrier, source netip.Addr, priority uint8) bool {
-	mine := n.process.Priority()
-	return priority > mine || priority == mine && source.Compare(n.cfg.Carriers[c].Source) > 0
-}
-
-// heard checks what the handling of an advert has led to (RFC 9568 §6.4.2 and
-// §6.4.3) and remembers it.
-func (n *node) heard(before vrrp.State, c carrier, p advert, a vrrp.Advertisement) {
-	if a.Priority != vrrp.PriorityQuestion {
-		n.past.saidGoodbye = a.Priority == 0
-	}
-	if a.Priority > vrrp.PriorityQuestion {
-		n.past.heard, n.past.heardInterval = a.Priority, a.Interval
-	}
-	after := n.process.State()
-	if before == vrrp.Backup && after != vrrp.Backup {
-		n.w.fail("node %d: an advert makes %v of a BACKUP", n.id, after)
-	}
-	if before != vrrp.Master || after != vrrp.Master {
-		return
-	}
-	// After an accepted handover the old MASTER's adverts do not count for a while.
-	accepted := n.w.now-n.past.acceptedAt <= 2*n.w.downMax()
-	if a.Priority > 0 && n.losesTo(c, p.header.Source, a.Priority) && !accepted {
-		n.w.fail("node %d stays MASTER with priority %d against an advert with %d from %v",
-			n.id, n.process.Priority(), a.Priority, p.header.Source)
-	}
-	if n.w.now-n.past.sentAt > n.cfg.Interval/20 {
-		n.w.fail("node %d, MASTER, leaves an advert with priority %d unanswered", n.id, a.Priority)
-	}
-}
-
-// checkTransition demands a cause for every change of state: nothing flaps
-// without a reason.
-func (n *node) checkTransition(t vrrp.Transition, why cause) {
-	n.transitions++
-	p, now := &n.past, n.w.now
-	reject := func(format string, args ...any) {
-		n.w.fail("node %d becomes %v because %q, but "+format, append([]any{n.id, t.To, t.Reason}, args...)...)
-	}
-	switch t.Reason {
-	case vrrp.ReasonStartup:
-	case vrrp.ReasonPeerSilent:
-		n.checkSilence(reject)
-	case vrrp.ReasonPeerStopped:
-		if !p.saidGoodbye {
-			reject("nobody said so")
-		}
-	case vrrp.ReasonPeerImpaired:
-		if p.heard >= vrrp.HealthyPriority || p.heard >= n.process.Priority() {
-			reject("its priority was %d", p.heard)
-		}
-	case vrrp.ReasonPreempted:
-		if p.heard >= n.process.Priority() || !n.cfg.Preempt || n.notReady > 0 && p.heard >= vrrp.HealthyPriority {
-			reject("its priority was %d against %d, Preempt %v, not ready %d", p.heard, n.process.Priority(), n.cfg.Preempt, n.notReady)
-		}
-	case vrrp.ReasonBetterPeer:
-		if why.advert == nil || !n.losesTo(why.carrier, why.source, why.advert.Priority) {
-			reject("there is none")
-		}
-	case vrrp.ReasonHandover:
-		n.checkHandover(t.To, why, reject)
-	case vrrp.ReasonOwnStall:
-		if now-p.sentAt < 5*p.sentInterval/2 && now > p.suspectUntil {
-			reject("it advertised %v ago", now-p.sentAt)
-		}
-	case vrrp.ReasonIsolated:
-		if n.usable {
-			reject("a link is up")
-		}
-	case vrrp.ReasonShutdown:
-		if !why.stop {
-			reject("nobody asked")
-		}
-	case vrrp.ReasonOwner, vrrp.ReasonNodeLost:
-		reject("that does not happen here")
-	}
-	if t.To == vrrp.Backup {
-		p.backupAt, p.ownInterval = now, n.cfg.Interval
-	}
-}
-
-// checkSilence demands that a BACKUP has waited for the MASTER: for a down interval,
-// or for heartbeats and then for the answer to a question.
-func (n *node) checkSilence(reject func(string, ...any)) {
-	p, now := &n.past, n.w.now
-	if !n.usable {
-		reject("every link of it is down")
-	}
-	if now-max(p.heardAt, p.backupAt, p.returnedAt) >= 3*n.patienceInterval() {
-		if now < p.graceUntil && now-p.askedAt > 2*p.beat {
-			reject("it had slept itself, until %v ago", now-p.wokeAt)
-		}
-		return
-	}
-	if !n.w.beats || now-p.askedAt < p.beat || now-p.beatAt < p.beat*9/2 || max(p.heardAt, p.beatAt) > p.askedAt {
-		reject("an advert came %v, a heartbeat %v and the first link %v ago, and it asked %v ago",
-			now-p.heardAt, now-p.beatAt, now-p.returnedAt, now-p.askedAt)
-	}
-	if peer := n.w.nodes[1-n.id]; peer.servedSince < p.askedAt && n.w.watch.askableSince() < p.askedAt {
-		reject("node %d would have answered the question of %v ago", peer.id, now-p.askedAt)
-	}
-}
-
-// patienceInterval is what the down interval of a BACKUP is made of at least.
-func (n *node) patienceInterval() time.Duration {
-	switch p := &n.past; {
-	case p.heardAt >= p.backupAt:
-		return p.heardInterval
-	case p.heardAt == never:
-		return p.ownInterval
-	default: // heard while it was MASTER, or stalled
-		return min(p.ownInterval, p.heardInterval)
-	}
-}
-
-func (n *node) checkHandover(to vrrp.State, why cause, reject func(string, ...any)) {
-	if to == vrrp.Master {
-		n.past.acceptedAt = n.w.now
-		if why.beat == nil || !why.beat.TakeOver {
-			reject("nobody offered it")
-		}
-		if !n.usable {
-			reject("every link of it is down")
-		}
-		return
-	}
-	taken := why.beat != nil && why.beat.State == vrrp.Master || why.advert != nil && why.advert.Priority > 0
-	if !taken || n.w.now-n.past.offeredAt > 2*n.w.downMax() {
-		reject("nobody took it")
-	}
-}
-
-// checkFence: who is not MASTER holds no lease.
-func (n *node) checkFence() {
-	if n.process.State() != vrrp.Master && n.fenceUntil > n.w.now {
-		n.w.fail("node %d is %v and its fence stays open for %v", n.id, n.process.State(), n.fenceUntil-n.w.now)
-	}
-}
-
-// checkOpening demands that a closed fence opens only where the other is closed,
-// or where this node cannot know better: the advert that keeps the other open has
-// not come through. Preemption and handover overlap on purpose.
-func (n *node) checkOpening(t *vrrp.Transition) {
-	peer := n.w.nodes[1-n.id]
-	if peer.fenceUntil <= n.w.now {
-		return
-	}
-	if t == nil {
-		if n.w.now-n.past.sentAt >= 3*n.past.sentInterval {
-			n.w.fail("node %d speaks again after %v, while node %d is open", n.id, n.w.now-n.past.sentAt, peer.id)
-		}
-		return
-	}
-	swap := t.Reason == vrrp.ReasonPreempted || t.Reason == vrrp.ReasonPeerImpaired || t.Reason == vrrp.ReasonHandover
-	if !swap && peer.keptKnown {
-		n.w.fail("node %d becomes MASTER (%v) while node %d is open by an advert that has come through", n.id, t.Reason, peer.id)
-	}
-}
-
-// watch follows both fences.
+// watch follows the fences of all machines, and what can be known of whom.
 type watch struct {
-	// clearSince is since when every packet takes one carrier at least and both
-	// processes run; never while that is not so.
-	clearSince time.Duration
+	// stale tells that a link, a process or a configuration has changed.
+	stale bool
+	// clearSince is since when every packet between two machines takes one carrier at
+	// least, both ways, and both processes run; never while that is not so.
+	clearSince [maxMachines][maxMachines]time.Duration
 	// askable is, for every fenced carrier, since when a question and its answer get
-	// through; notYet while they do not.
+	// through between the members; notYet while they do not.
 	askable [carriers]time.Duration
-	// overlapSince is since when both fences are open; never if not.
-	overlapSince, overlapMax time.Duration
-	// servedFrom is from when one fence must always be open; closedSince is since
-	// when none is.
-	servedFrom, closedSince, closedMax time.Duration
+	// overlapSince is since when the fences of two machines are open; never if not.
+	overlapSince [maxMachines][maxMachines]time.Duration
+	overlapMax   time.Duration
+	// closedSince is since when no fence is open; never if one is.
+	closedSince, closedMax time.Duration
 }
-
-const notYet = time.Duration(1<<63 - 1)
 
 func newWatch() watch {
-	v := watch{clearSince: never, overlapSince: never, servedFrom: notYet, closedSince: never}
+	v := watch{stale: true, closedSince: never}
+	for i := range maxMachines {
+		for j := range maxMachines {
+			v.clearSince[i][j], v.overlapSince[i][j] = never, never
+		}
+	}
 	for c := range carriers {
 		v.askable[c] = notYet
 	}
 	return v
 }
 
-func (v *watch) askableSince() time.Duration { return min(v.askable[lan], v.askable[wan]) }
-
-func (w *world) watchQuestions() {
+func (v *watch) askableSince() time.Duration {
+	since := notYet
 	for c := range ha {
-		switch ok := w.clear(0, c) && w.clear(1, c); {
-		case !ok:
-			w.watch.askable[c] = notYet
-		case w.watch.askable[c] == notYet:
-			w.watch.askable[c] = w.now
+		since = min(since, v.askable[c])
+	}
+	return since
+}
+
+// look checks what must hold at every moment.
+func (w *world) look() {
+	if w.watch.stale {
+		w.watch.stale = false
+		w.lookAtLinks()
+	}
+	open := 0
+	for _, m := range w.machines {
+		if m.open() {
+			open++
+			m.checkLease()
+		}
+		if serves := m.running() && m.group.State() == vrrp.Master; !serves {
+			m.servedSince = notYet
+		} else if m.servedSince == notYet {
+			m.servedSince = w.now
 		}
 	}
-	for _, n := range w.nodes {
-		switch serves := n.running() && n.process.State() == vrrp.Master; {
-		case !serves:
-			n.servedSince = notYet
-		case n.servedSince == notYet:
-			n.servedSince = w.now
+	for i, a := range w.machines {
+		for _, b := range w.machines[i+1:] {
+			w.lookAtPair(a, b)
+		}
+	}
+	w.lookForSpeaker(open)
+}
+
+// lookAtLinks follows who can know of whom.
+func (w *world) lookAtLinks() {
+	v := &w.watch
+	for i, a := range w.machines {
+		for _, b := range w.machines[i+1:] {
+			switch clear := a.running() && b.running() && w.hears(a, b) && w.hears(b, a); {
+			case !clear:
+				v.clearSince[a.id][b.id] = never
+			case v.clearSince[a.id][b.id] == never:
+				v.clearSince[a.id][b.id] = w.now
+			}
+		}
+		switch well := a.well(); {
+		case !well:
+			a.wellSince = notYet
+		case a.wellSince == notYet:
+			a.wellSince = w.now
+		}
+	}
+	a, b := w.members[0], w.members[1]
+	for c := range ha {
+		switch ok := w.passes(a, b, c) && w.passes(b, a, c); {
+		case !ok:
+			v.askable[c] = notYet
+		case v.askable[c] == notYet:
+			v.askable[c] = w.now
 		}
 	}
 }
 
-// disturbed tells that the nodes may rightly know nothing of each other.
-func (w *world) disturbed() bool {
-	for id, n := range w.nodes {
-		if !n.running() || !w.clear(id, lan) && !w.clear(id, wan) && !w.clear(id, ha) {
+// well tells that a member could serve everybody, and knows it.
+func (m *machine) well() bool {
+	if m.slot < 0 || m != m.w.members[m.slot] || !m.running() || m.node.fitness.Failed > 0 || m.past.isolated {
+		return false
+	}
+	for _, c := range m.carriers {
+		if c.fenced() && !m.w.up(m, c) {
+			return false
+		}
+	}
+	return true
+}
+
+// checkLease demands that the fence was opened within the lease's time, which
+// is shorter than what anybody waits before taking over.
+func (m *machine) checkLease() {
+	w := m.w
+	if w.now-m.leftAt > w.drifted(m.leftLease) {
+		w.fail(ruleLease, "%s is open %v after its lease was renewed, for %v", m.name(), w.now-m.leftAt, m.leftLease)
+	}
+}
+
+// lookAtPair bounds for how long two machines may both be open.
+func (w *world) lookAtPair(a, b *machine) {
+	v := &w.watch
+	since := &v.overlapSince[a.id][b.id]
+	if !a.open() || !b.open() || !w.share(a, b) {
+		*since = never
+		return
+	}
+	if *since == never {
+		*since = w.now
+		w.note("overlap", a.id, uint64(b.id))
+	}
+	v.overlapMax = max(v.overlapMax, w.now-*since)
+	clear := v.clearSince[a.id][b.id]
+	if clear == never {
+		return
+	}
+	if since := w.now - max(*since, clear); since > w.overlapBound(a, b) {
+		w.fail(ruleOneSpeaker, "%s and %s are open for %v since they can hear each other, bound %v",
+			a.name(), b.name(), since, w.overlapBound(a, b))
+	}
+}
+
+// share tells that two machines stand on a network together, or are the members.
+func (w *world) share(a, b *machine) bool {
+	if a.slot >= 0 && b.slot >= 0 {
+		return true
+	}
+	for c := range ha {
+		if a.has(c) && b.has(c) && w.up(a, c) && w.up(b, c) {
 			return true
 		}
 	}
 	return false
 }
 
-// watchFences checks the leases, and how long both or none have been open.
-func (w *world) watchFences() {
-	v, open := &w.watch, 0
-	for _, n := range w.nodes {
-		if n.fenceUntil > w.now {
-			open++
-			if w.now-n.leftAt > n.leftLease {
-				w.fail("node %d is open %v after its lease was renewed, for %v", n.id, w.now-n.leftAt, n.leftLease)
-			}
-		}
-	}
-	if w.disturbed() {
-		v.clearSince = never
-	} else if v.clearSince == never {
-		v.clearSince = w.now
-	}
-	if w.beats {
-		w.watchQuestions()
-	}
-	w.watchOverlap(open == 2)
-	w.watchGap(open == 0)
-}
-
-func (w *world) watchOverlap(both bool) {
+// lookForSpeaker bounds for how long nobody is open.
+func (w *world) lookForSpeaker(open int) {
 	v := &w.watch
-	if !both {
-		v.overlapSince = never
-		return
-	}
-	if v.overlapSince == never {
-		v.overlapSince = w.now
-		w.note("overlap", -1)
-	}
-	v.overlapMax = max(v.overlapMax, w.now-v.overlapSince)
-	if v.clearSince == never {
-		return
-	}
-	if since := w.now - max(v.overlapSince, v.clearSince); since > w.overlapBound() {
-		w.fail("both nodes are open for %v since they can hear each other, bound %v", since, w.overlapBound())
-	}
-}
-
-// overlapBound is for how long both may be open once packets get through.
-func (w *world) overlapBound() time.Duration {
-	const slack = time.Millisecond
-	v := &w.watch
-	accepted := max(w.nodes[0].past.acceptedAt, w.nodes[1].past.acceptedAt)
-	switch {
-	case w.now-accepted < 3*w.downMax() && (!w.clear(0, ha) || !w.clear(1, ha)):
-		// The old MASTER cannot say that its offer has lapsed.
-		return 2*w.downMax() + w.intervalMax + 2*w.delayMax + slack
-	case v.clearSince > v.overlapSince-2*w.intervalMax:
-		// What was sent before may be lost: the next advert or heartbeat decides.
-		return 2*(w.intervalMax+w.delayMax) + slack
-	default:
-		// The newcomer's advert, and the answer to it.
-		return 2*w.delayMax + slack
-	}
-}
-
-func (w *world) watchGap(none bool) {
-	v := &w.watch
-	if !none {
+	if open > 0 {
 		v.closedSince = never
 		return
 	}
@@ -347,7 +221,71 @@ func (w *world) watchGap(none bool) {
 		v.closedSince = w.now
 	}
 	v.closedMax = max(v.closedMax, w.now-v.closedSince)
-	if w.now >= v.servedFrom {
-		w.fail("nobody is MASTER, %v after the last fault", w.now-v.servedFrom)
+	well := min(w.members[0].wellSince, w.members[1].wellSince)
+	if well == notYet {
+		return
 	}
+	if since := w.now - max(v.closedSince, well); since > w.servedBound() {
+		w.fail(ruleServed, "nobody speaks for %v, although a machine is well, bound %v", since, w.servedBound())
+	}
+}
+
+// checkQuiet demands that a transition follows a disturbance.
+func (w *world) checkQuiet(m *machine, t vrrp.Transition) {
+	if since := w.now - w.disturbedAt; w.broken == 0 && since > w.settleTime() {
+		w.fail(ruleQuiet, "%s becomes %v (%v), %v after the last disturbance (%s), bound %v",
+			m.name(), t.To, t.Reason, since, w.disturbance, w.settleTime())
+	}
+}
+
+// yielded demands of whoever stays MASTER that it announces again, when another
+// machine that was open beside it has closed its fence.
+func (w *world) yielded(loser *machine) {
+	if loser.slot < 0 {
+		return
+	}
+	survivor := loser.peer()
+	since := w.watch.overlapSince[min(loser.id, survivor.id)][max(loser.id, survivor.id)]
+	if since == never || !survivor.is(vrrp.Master) || !w.passes(loser, survivor, ha) || !survivor.running() {
+		return
+	}
+	closed, incarnation, woke := w.now, survivor.incarnation, survivor.past.wokeAt
+	if !survivor.knows(loser) {
+		closed = since // only the other's adverts tell
+		if survivor.past.contestedAt < since {
+			return
+		}
+	}
+	w.after(w.lag()+announceAgain, func() {
+		same := survivor.incarnation == incarnation && survivor.past.wokeAt == woke && survivor.running() && survivor.is(vrrp.Master)
+		if !same || !loser.is(vrrp.Backup) || !w.passes(loser, survivor, ha) || w.links[ha].changedAt >= closed || survivor.past.introducedAt >= closed {
+			return
+		}
+		for _, c := range survivor.carriers {
+			if c.fenced() && w.up(survivor, c) && w.links[c].changedAt < closed && survivor.past.announcedAt[c] < closed {
+				w.fail(ruleAnnounce, "%s does not announce on %v although %s was open beside it until %v ago",
+					survivor.name(), c, loser.name(), w.now-closed)
+			}
+		}
+	})
+}
+
+// knows tells that this MASTER will understand the other's heartbeat as the end of
+// another mastership: it has proven itself, and was heard as MASTER, or with a newer
+// term, or not for long. Two that became MASTER at the same time have the same term.
+func (m *machine) knows(loser *machine) bool {
+	peer := m.group.Peer()
+	away := !peer.HeartbeatAt.IsZero() && m.now().Sub(peer.HeartbeatAt) >= m.group.DownInterval()
+	return m.past.believes == loser.process() && (peer.State == vrrp.Master || loser.group.Term() > m.group.Term() || away)
+}
+
+// noteDwell measures for how long a member was MASTER before the other one.
+func (w *world) noteDwell(m *machine) {
+	if m.slot < 0 || m.slot == w.masterSlot {
+		return
+	}
+	if w.masterSlot >= 0 {
+		w.dwells = append(w.dwells, dwell{w.masterSlot, w.now - w.masterAt})
+	}
+	w.masterSlot, w.masterAt = m.slot, w.now
 }

@@ -3,39 +3,71 @@ package sim
 import (
 	"fmt"
 	"math/rand/v2"
-	"net/netip"
 	"time"
 
 	"tandem/vrrp"
 )
 
-// world is one run: two nodes, the links between them and the time.
+// world is one run: the machines, the links between them and the time.
 type world struct {
-	seed     uint64
-	rng      *rand.Rand
-	mutation mutation
-	now      time.Duration
-	queue    heap
-	seq      uint64
-	nodes    [2]*node
+	seed  uint64
+	rng   *rand.Rand
+	now   time.Duration
+	queue heap
+	seq   uint64
+
+	// machines are all that ever ran; members are those that stand for the two
+	// members now, foreign is a router that knows of no pair, nil if there is none.
+	machines []*machine
+	members  [2]*machine
+	foreign  *machine
+	// document is the newest configuration of the pair.
+	document document
+	// networks is how many carriers beside the HA link the world has.
+	networks int
 	links    [carriers]link
-	// delayMin and delayMax bound how long a packet takes; duplicates is the share
-	// of packets that come twice, reorders lets packets of a carrier overtake.
-	delayMin, delayMax time.Duration
-	duplicates         float64
-	reorders           bool
-	// beats tells that the MASTER renews its lease with heartbeats.
-	beats bool
-	// intervalMax is the longest interval that either node ever has.
-	intervalMax time.Duration
-	watch       watch
-	// planned tells that a handover was asked for, after which Preempt rests.
-	planned   bool
-	recorded  [][]byte
-	hash      uint64
-	verbose   bool
-	trace     []string
+	// noBeats keeps the MASTER from renewing its lease with heartbeats, at any
+	// interval.
+	noBeats bool
+	// intervalMax and intervalMin bound every interval that a machine ever has.
+	intervalMin, intervalMax time.Duration
+
+	watch watch
+	// broken counts the faults that have begun and not ended. disturbedAt is when
+	// the last thing happened that may lead to a change of role, disturbance what.
+	broken      int
+	disturbedAt time.Duration
+	disturbance string
+	// planned tells that a handover was asked for, or that a MASTER yielded because it was
+	// mute: then Preempt rests.
+	planned  bool
+	recorded []*heartbeat
+	// dwells tell for how long a member was MASTER before the other became it;
+	// recoveries counts how often a BACKUP's links were well for long enough to count.
+	dwells     []dwell
+	masterAt   time.Duration
+	masterSlot int
+	recoveries int
+	// reasons counts the transitions by their reasons.
+	reasons [reasons]int
+
+	// records keeps the inputs of every group.
+	records bool
+	hash    uint64
+	verbose bool
+	trace   []string
+	// rule is the invariant that was violated first, violation how.
+	rule      rule
 	violation string
+}
+
+// reasons is more than [vrrp.Reason] has values.
+const reasons = 32
+
+// dwell is for how long a member was MASTER.
+type dwell struct {
+	slot   int
+	length time.Duration
 }
 
 // event is something that happens at a time; seq orders what coincides.
@@ -48,53 +80,8 @@ type event struct {
 // wakeJitter is how late a process wakes up at most when it is not paused.
 const wakeJitter = time.Millisecond
 
-func epoch() time.Time { return time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC) }
-
-func newWorld(seed uint64, m mutation) *world {
-	w := &world{
-		seed: seed, mutation: m, hash: 14695981039346656037, watch: newWatch(),
-		rng: rand.New(rand.NewPCG(seed, 0x7461_6e64_656d)),
-	}
-	interval := []time.Duration{50, 100, 100, 200, 1000}[w.rng.IntN(5)] * time.Millisecond
-	w.intervalMax = interval
-	w.beats = w.rng.IntN(2) == 0
-	w.delayMin = interval / 200
-	w.delayMax = w.delayMin + w.between(0, interval/10)
-	if w.beats {
-		// An answer must come back within the shortest beat.
-		w.delayMin = interval / 1000
-		w.delayMax = w.delayMin + w.between(0, interval/60)
-	}
-	equal := w.rng.IntN(4) == 0
-	preempt := w.rng.IntN(4) != 0
-	for id := range w.nodes {
-		cfg := vrrp.GroupConfig{Preempt: preempt, HasPeer: true, Priority: 200, Rank: 1}
-		w.pace(&cfg, interval)
-		if id == 1 && !equal {
-			cfg.Priority, cfg.Rank = 180, 0
-		}
-		for c := range carriers {
-			cfg.Carriers = append(cfg.Carriers, vrrp.Carrier{
-				Name: c.String(), VRID: uint8(10 + c),
-				Source:    netip.AddrFrom4([4]byte{10, byte(c), 0, byte(2 + id)}),
-				Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, byte(c), 0, 1})},
-				Peer:      netip.AddrFrom4([4]byte{10, byte(c), 0, byte(3 - id)}),
-				Private:   c == ha,
-			})
-		}
-		w.nodes[id] = newNode(w, id, cfg)
-	}
-	return w
-}
-
-// pace sets the times of a configuration.
-func (w *world) pace(cfg *vrrp.GroupConfig, interval time.Duration) {
-	cfg.Interval, cfg.Beat, cfg.Lease = interval, 0, vrrp.LeaseFor(interval)
-	if w.beats {
-		cfg.Beat = vrrp.BeatFor(interval)
-		cfg.Lease = vrrp.BeatLease(cfg.Beat)
-	}
-}
+// epoch is what every clock shows when a run begins.
+func epoch() time.Time { return time.Unix(1_767_225_600, 0) }
 
 // after runs do when d has passed.
 func (w *world) after(d time.Duration, do func()) {
@@ -106,18 +93,18 @@ func (w *world) after(d time.Duration, do func()) {
 func (w *world) run(end time.Duration) {
 	for w.violation == "" && len(w.queue) > 0 && w.queue[0].at <= end {
 		e := w.queue.pop()
-		w.now = e.at
-		w.watchFences()
+		if e.at > w.now {
+			w.now = e.at
+			w.look() // what has lapsed since the last event
+		}
 		e.do()
-		w.watchFences()
+		w.look()
 	}
 	if w.violation == "" {
 		w.now = end
-		w.watchFences()
+		w.look()
 	}
 }
-
-func (w *world) time() time.Time { return epoch().Add(w.now) }
 
 // between draws from low to high, both included.
 func (w *world) between(low, high time.Duration) time.Duration {
@@ -126,29 +113,69 @@ func (w *world) between(low, high time.Duration) time.Duration {
 
 func (w *world) chance(p float64) bool { return w.rng.Float64() < p }
 
+// disturb notes that something happened which may lead to a change of role.
+func (w *world) disturb(what string, machine int, values ...uint64) {
+	w.disturbedAt, w.disturbance, w.watch.stale = w.now, what, true
+	w.note(what, machine, values...)
+}
+
 // note adds to the trace; its hash tells whether two runs are the same.
-func (w *world) note(what string, node int, values ...uint64) {
+func (w *world) note(what string, machine int, values ...uint64) {
 	const prime = 1099511628211
-	mix := func(v uint64) { w.hash = (w.hash ^ v) * prime }
-	mix(uint64(w.now))
-	mix(uint64(node))
+	h := w.hash
+	h = (h ^ uint64(w.now)) * prime
+	h = (h ^ uint64(machine)) * prime
 	for i := range len(what) {
-		mix(uint64(what[i]))
+		h = (h ^ uint64(what[i])) * prime
 	}
 	for _, v := range values {
-		mix(v)
+		h = (h ^ v) * prime
 	}
+	w.hash = h
 	if w.verbose {
-		w.trace = append(w.trace, fmt.Sprintf("%12v  node %d  %s %v", w.now, node, what, values))
+		w.trace = append(w.trace, w.line(what, machine, append([]uint64(nil), values...)))
 	}
 }
 
-// fail records the first violation; the run ends with it.
-func (w *world) fail(format string, args ...any) {
-	if w.violation == "" {
-		w.violation = fmt.Sprintf("at %v: ", w.now) + fmt.Sprintf(format, args...)
-		w.note(w.violation, -1)
+func (w *world) line(what string, machine int, values []uint64) string {
+	name := ""
+	if machine >= 0 {
+		name = w.machines[machine].name()
 	}
+	text := fmt.Sprintf("%14v  %-10s %s", w.now, name, what)
+	for _, v := range values {
+		text += fmt.Sprintf(" %d", v)
+	}
+	return text
+}
+
+// fail records the first violation; the run ends with it.
+func (w *world) fail(r rule, format string, args ...any) {
+	if w.violation != "" {
+		return
+	}
+	w.rule = r
+	w.violation = fmt.Sprintf("at %v, %v: ", w.now, r) + fmt.Sprintf(format, args...)
+	w.note(w.violation, -1)
+}
+
+// masters returns the running machines that are MASTER.
+func (w *world) masters() []*machine {
+	var masters []*machine
+	for _, m := range w.machines {
+		if m.is(vrrp.Master) {
+			masters = append(masters, m)
+		}
+	}
+	return masters
+}
+
+func (w *world) transitions() int {
+	sum := 0
+	for _, m := range w.machines {
+		sum += m.transitions
+	}
+	return sum
 }
 
 // heap is a binary heap of events, the earliest first.
