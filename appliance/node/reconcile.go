@@ -27,7 +27,7 @@ const (
 	// linkInterval is how often the carrier of every port is looked at. The kernel
 	// reports the first loss at once, but the next ones up to a second late: it
 	// limits the rate of its link events.
-	linkInterval = 20 * time.Millisecond
+	linkInterval = 10 * time.Millisecond
 	// roundPatience is how long a round of the reconciler may take, with hundreds of
 	// links on a slow machine.
 	roundPatience = time.Minute
@@ -117,7 +117,11 @@ func (n *node) linksChanged() bool {
 	known := maps.Clone(n.state.links)
 	n.mu.Unlock()
 	for segment, port := range n.ports() {
-		if was, judged := known[segment]; judged && segment != router.HACarrier && was != n.linkUp(port) {
+		was, judged := known[segment]
+		if !judged || segment == router.HACarrier {
+			continue
+		}
+		if up, err := n.kernel.Carries(port); err == nil && was != up {
 			return true
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/google/nftables"
+	mdnetlink "github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
@@ -82,6 +83,8 @@ type Reconciler struct {
 
 	queryMu sync.Mutex
 	query   *netlink.Handle
+	// quick is for Carries; nil until it is needed.
+	quick *mdnetlink.Conn
 }
 
 // New opens the netlink sockets in the network namespace of the calling thread,
@@ -131,6 +134,9 @@ func (r *Reconciler) Close() error {
 	}
 	if r.query != nil {
 		r.query.Close()
+	}
+	if r.quick != nil {
+		_ = r.quick.Close() // it only asks
 	}
 	if r.socket != nil {
 		r.socket.Close()

@@ -137,8 +137,8 @@ func (m *machine) reportRole() {
 // how long a change of a link takes to be noticed.
 const (
 	reportDelay   = 5 * time.Millisecond
-	judgeDelayMin = 5 * time.Millisecond
-	judgeDelayMax = 50 * time.Millisecond
+	judgeDelayMin = time.Millisecond
+	judgeDelayMax = 12 * time.Millisecond // links are looked at every 10 ms
 )
 
 func bit(b bool) uint64 {
