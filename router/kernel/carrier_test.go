@@ -44,3 +44,12 @@ func BenchmarkCarries(b *testing.B) {
 		}
 	}
 }
+
+func BenchmarkLinkState(b *testing.B) {
+	l := newLab(b, time.Minute)
+	for b.Loop() {
+		if _, err := l.kernel.LinkState("lo"); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -9,7 +9,6 @@ import (
 	"sync"
 
 	"github.com/google/nftables"
-	mdnetlink "github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
@@ -83,8 +82,8 @@ type Reconciler struct {
 
 	queryMu sync.Mutex
 	query   *netlink.Handle
-	// quick is for Carries; nil until it is needed.
-	quick *mdnetlink.Conn
+	// carriers is for Carries; nil until it is needed.
+	carriers *carrierSocket
 }
 
 // New opens the netlink sockets in the network namespace of the calling thread,
@@ -135,8 +134,8 @@ func (r *Reconciler) Close() error {
 	if r.query != nil {
 		r.query.Close()
 	}
-	if r.quick != nil {
-		_ = r.quick.Close() // it only asks
+	if r.carriers != nil {
+		r.carriers.close()
 	}
 	if r.socket != nil {
 		r.socket.Close()
