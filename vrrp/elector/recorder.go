@@ -15,6 +15,8 @@ const (
 	// recordQueue is how many inputs may wait to be written; what comes beyond is lost,
 	// and with it the rest of the recording.
 	recordQueue = 4096
+	// recordFlush is how long the end of a recording may take.
+	recordFlush = time.Second
 	// maxRecording bounds a recording, in bytes.
 	maxRecording = 256 << 20
 )
@@ -25,6 +27,7 @@ type recorder struct {
 	path    string
 	since   time.Time
 	queue   chan vrrp.Record
+	written chan struct{}
 	overrun bool
 }
 
@@ -35,8 +38,9 @@ func newRecorder(path string, now time.Time, log *slog.Logger) (*recorder, error
 	if err != nil {
 		return nil, fmt.Errorf("record the election: %w", err)
 	}
-	r := &recorder{path: path, since: now, queue: make(chan vrrp.Record, recordQueue)}
+	r := &recorder{path: path, since: now, queue: make(chan vrrp.Record, recordQueue), written: make(chan struct{})}
 	go func() {
+		defer close(r.written)
 		if err := write(f, r.queue); err != nil {
 			log.Error("the recording of the election ends here", "file", path, "error", err)
 		}
@@ -81,4 +85,11 @@ func (r *recorder) record(now time.Time, in vrrp.Input) {
 	}
 }
 
-func (r *recorder) close() { close(r.queue) }
+// close ends the recording and gives the disk a moment to take what is left.
+func (r *recorder) close() {
+	close(r.queue)
+	select {
+	case <-r.written:
+	case <-time.After(recordFlush):
+	}
+}
