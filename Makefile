@@ -5,7 +5,7 @@ FUZZTIME ?= 10s
 export CGO_ENABLED := 0
 SEEDS    ?= 10000
 
-.PHONY: build demo test tools sim netns lint bench microbench fuzz clean
+.PHONY: build demo test tools sim netns interop lint bench microbench fuzz clean
 
 build:
 	go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/tandem ./cmd/tandem
@@ -27,6 +27,9 @@ sim:
 
 netns: tools
 	go test -count=1 -timeout 20m ./tests/netns ./tests/hostile
+
+interop: tools
+	go test -count=1 -timeout 10m ./tests/interop
 
 lint:
 	@if golangci-lint version 2>/dev/null | grep -qF 'version $(LINT)'; then golangci-lint run; \
