@@ -80,8 +80,6 @@ type stand struct {
 	capture *capture
 	stalls  *stallMeter
 	routers map[string]router
-	// started is when each router was last started.
-	started map[string]time.Time
 	// expected are the changes of the speaker that the scenario has caused.
 	expected []change
 	// partitions are the times in which there are two LANs.
@@ -104,7 +102,7 @@ func newStand(t *testing.T, seg segment) *stand {
 	}
 	s := &stand{
 		segment: seg, t: t, dir: dir, prefix: strings.TrimPrefix(dir, "/run/"), stalls: startStallMeter(),
-		routers: map[string]router{}, started: map[string]time.Time{},
+		routers: map[string]router{},
 	}
 	// FRR gives up its rights and must be able to reach its own directory.
 	s.must(os.Chmod(dir, 0o755))
@@ -387,9 +385,24 @@ func (m *stallMeter) end() {
 
 var errNotYet = errors.New("not yet")
 
-// inPartition tells whether there were two LANs at a moment, or a moment before.
-func (s *stand) inPartition(at time.Time, after time.Duration) bool {
-	return slices.ContainsFunc(s.partitions, func(p span) bool {
-		return at.After(p.from) && (p.to.IsZero() || at.Before(p.to.Add(after)))
-	})
+// judge ends the capture and demands that nothing in it is wrong.
+func (s *stand) judge() {
+	s.t.Helper()
+	seen, malformed, err := s.capture.stop()
+	s.must(err)
+	slices.SortStableFunc(seen, func(a, b sighting) int { return a.at.Compare(b.at) })
+	e := evidence{
+		segment: s.segment, routers: map[string]settings{}, expected: s.expected, partitions: s.partitions,
+		late: s.stalls.during, seen: seen, malformed: malformed,
+	}
+	for name, r := range s.routers {
+		e.routers[name] = r.base().settings
+	}
+	v := judge(e)
+	for _, fault := range v.faults {
+		s.t.Error(fault)
+	}
+	for _, note := range v.notes {
+		s.t.Log(note)
+	}
 }

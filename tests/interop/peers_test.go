@@ -79,7 +79,7 @@ func (r *keepalived) configuration() string {
 	for _, f := range r.s.families() {
 		fmt.Fprintf(&b, "vrrp_instance %s {\n state BACKUP\n interface eth0\n use_vmac %s\n", f, r.vmac(f))
 		fmt.Fprintf(&b, " virtual_router_id %d\n priority %d\n version %d\n advert_int %v\n",
-			vrid, r.priority, r.s.version, r.s.interval.Seconds())
+			vrid, r.priority, r.s.version, r.advertisement().Seconds())
 		if !r.preempt {
 			b.WriteString(" nopreempt\n")
 		}
@@ -155,7 +155,7 @@ type frr struct{ *machine }
 func (r *frr) configuration() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "debug vrrp protocol\ninterface eth0\n vrrp %d version %d\n vrrp %d priority %d\n vrrp %d advertisement-interval %d\n",
-		vrid, r.s.version, vrid, r.priority, vrid, r.s.interval.Milliseconds())
+		vrid, r.s.version, vrid, r.priority, vrid, r.advertisement().Milliseconds())
 	if !r.preempt {
 		fmt.Fprintf(&b, " no vrrp %d preempt\n", vrid)
 	}

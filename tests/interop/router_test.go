@@ -31,6 +31,10 @@ type settings struct {
 	// plain makes Tandem send the checksum of RFC 9568 over IPv4 instead of the one
 	// with a pseudo-header.
 	plain bool
+	// interval is its own advertisement interval; zero is the segment's.
+	interval time.Duration
+	// ours tells that it is a node of Tandem.
+	ours bool
 }
 
 func (c settings) address(f family) netip.Addr {
@@ -105,6 +109,14 @@ func (m *machine) with(fn func(*netlink.Handle) error) error {
 	}
 	defer h.Close()
 	return fn(h)
+}
+
+// advertisement is the machine's advertisement interval.
+func (m *machine) advertisement() time.Duration {
+	if m.interval > 0 {
+		return m.interval
+	}
+	return m.s.interval
 }
 
 // path is a file of the machine.
@@ -257,6 +269,7 @@ type tandem struct{ *machine }
 
 func (s *stand) tandem(c settings) string {
 	s.t.Helper()
+	c.ours = true
 	s.routers[c.name] = &tandem{s.newMachine(c)}
 	return c.name
 }
@@ -274,7 +287,7 @@ networks:
     vrid: %d
     prefix: 10.0.0.0/24
     gateway: %s
-`, r.s.interval, r.preempt, r.name, r.priority, vrid, ipv4.virtualAddresses()[0])
+`, r.advertisement(), r.preempt, r.name, r.priority, vrid, ipv4.virtualAddresses()[0])
 	port := fmt.Sprintf("interface: eth0, address: %s", r.address(ipv4))
 	if r.s.ipv6 {
 		port += fmt.Sprintf(", link_local: %s", r.address(ipv6))

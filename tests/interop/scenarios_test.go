@@ -67,7 +67,7 @@ func (s *stand) hears(name string, since time.Time) {
 
 // stays waits longer than any timer of the election. That nobody has taken over then,
 // the judge sees.
-func (s *stand) stays() { s.pass(s.down(1) + s.interval) }
+func (s *stand) stays() { s.pass(5 * s.interval) }
 
 // scenario is what happens to Tandem and a peer on one LAN.
 type scenario struct {

@@ -1,0 +1,178 @@
+package interop
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// speech is one advert of one family.
+type speech struct {
+	from     string
+	at       time.Time
+	priority uint8
+}
+
+func speeches(f family, seen []sighting) []speech {
+	var all []speech
+	for _, g := range seen {
+		if g.advert != nil && g.advert.source.Is6() == (f == ipv6) {
+			all = append(all, speech{g.from, g.at, g.advert.priority})
+		}
+	}
+	return all
+}
+
+// judgeSpeakers demands that the speaker changed as the scenario says and not
+// otherwise, that nobody else spoke, and that each change took the time it must take.
+func (v *verdict) judgeSpeakers(f family) {
+	words := speeches(f, v.seen)
+	for _, p := range v.partitions {
+		v.judgeTie(f, p, words)
+	}
+	var speaker, before string // before spoke before the newest change
+	var since time.Time
+	leftBehind, expected := 0, v.expected
+	for _, w := range words {
+		switch {
+		case v.inPartition(w.at):
+			continue // see judgeTie
+		case w.priority == 0:
+			if w.from == speaker {
+				speaker, before = "", w.from
+			}
+			continue
+		case w.from == speaker:
+			continue
+		case speaker != "" && w.from == before && w.at.Sub(since) <= v.intervalOf(w.from)/2+v.room(since, w.at):
+			leftBehind++ // it has not yet heard its successor
+			continue
+		}
+		if len(expected) > 0 && expected[0].why == tieBreak && w.from == expected[0].to {
+			before, speaker, since, expected = speaker, w.from, w.at, expected[1:]
+			continue
+		}
+		if len(expected) == 0 || expected[0].to != w.from || w.at.Before(expected[0].since) {
+			v.fail("%v: %s advertises priority %d at %s, though %s", f, w.from, w.priority, stamp(w.at), v.describe(speaker, before, expected))
+			return
+		}
+		v.judgeChange(f, expected[0], w.at, words)
+		expected = expected[1:]
+		if speaker != "" {
+			before = speaker
+		}
+		speaker, since = w.from, w.at
+	}
+	for _, c := range expected {
+		if c.why == tieBreak && speaker == c.to {
+			continue
+		}
+		v.fail("%v: %s has not taken over from %s (%v)", f, c.to, c.from, c.why)
+	}
+	v.note("%v: %d adverts of a MASTER that had not yet heard the next", f, leftBehind)
+}
+
+func stamp(at time.Time) string { return at.Format("15:04:05.000") }
+
+func (v *verdict) describe(speaker, before string, expected []change) string {
+	now := speaker + " is MASTER"
+	if speaker == "" {
+		now = "nobody is MASTER"
+		if before != "" {
+			now += " since the goodbye of " + before
+		}
+	}
+	if len(expected) > 0 {
+		return fmt.Sprintf("%s, and next is %s from %s (%v, caused at %s)", now, expected[0].to, expected[0].from, expected[0].why, stamp(expected[0].since))
+	}
+	return now + ", and that should stay"
+}
+
+// judgeChange demands that a change took the time that follows from the timers, and
+// that the addresses were announced after it.
+func (v *verdict) judgeChange(f family, c change, at time.Time, words []speech) {
+	var from, to time.Time // bounds
+	switch c.why {
+	case startup:
+		wait := v.down(c.to, c.to)
+		if v.routers[c.to].priority == 255 {
+			wait = 0 // the owner waits for nobody
+		}
+		from, to = c.since.Add(wait), c.ready.Add(wait)
+	case goodbye:
+		said := v.lastWord(f, c, at, words, func(w speech) bool { return w.priority == 0 })
+		from, to = said.Add(v.skew(c.to, c.from)), said.Add(v.skew(c.to, c.from))
+	case silence:
+		said := v.lastWord(f, c, at, words, func(w speech) bool { return w.priority > 0 })
+		from, to = said.Add(v.down(c.to, c.from)), said.Add(v.down(c.to, c.from))
+	}
+	if to.IsZero() {
+		return
+	}
+	from, to = from.Add(-v.imprecision(c.to)), to.Add(v.room(from, at))
+	if at.Before(from) || at.After(to) {
+		v.fail("%v: %s took over from %s (%v) at %s, want %s to %s", f, c.to, c.from, c.why, stamp(at), stamp(from), stamp(to))
+	}
+	v.note("%v: %s took over from %q (%v) %v after the earliest moment, %v before the latest", f, c.to, c.from, c.why, at.Sub(from), to.Sub(at))
+	v.judgeAnnouncements(f, c.to, at)
+}
+
+// lastWord is when the old MASTER last said such a thing before the new one took over.
+// For Tandem an advert of either family counts: both carry one group.
+func (v *verdict) lastWord(f family, c change, at time.Time, words []speech, such func(speech) bool) time.Time {
+	if v.routers[c.to].ours && v.ipv6 {
+		words = append(speeches(ipv4, v.seen), speeches(ipv6, v.seen)...)
+	}
+	var last time.Time
+	for _, w := range words {
+		if w.from == c.from && such(w) && !w.at.After(at) && !w.at.Before(c.since.Add(-2*v.intervalOf(c.from))) && w.at.After(last) {
+			last = w.at
+		}
+	}
+	if last.IsZero() {
+		v.fail("%v: %s has not said the last word that %v needs", f, c.from, c.why)
+	}
+	return last
+}
+
+// judgeTie demands that after a partition the loser fell silent as soon as it had heard
+// the winner, and that Tandem answered a losing advert at once (§6.4.3).
+func (v *verdict) judgeTie(f family, p span, words []speech) {
+	i := slices.IndexFunc(v.expected, func(c change) bool { return c.why == tieBreak })
+	winner, loser := v.expected[i].to, v.expected[i].from
+	spoke := map[string]int{}
+	var last, answered time.Time
+	for _, w := range words {
+		if w.at.After(p.from) && w.at.Before(p.to) {
+			spoke[w.from]++
+		}
+		if w.at.Before(p.to) {
+			continue
+		}
+		if w.from == loser {
+			last = w.at
+		} else if answered.IsZero() && !last.IsZero() {
+			answered = w.at
+		}
+	}
+	if spoke[winner] == 0 || spoke[loser] == 0 {
+		v.fail("%v: in the partition there were not two MASTERs: %v", f, spoke)
+	}
+	if limit := v.intervalOf(winner) + v.room(p.to, p.to.Add(v.intervalOf(winner))); last.Sub(p.to) > limit {
+		v.fail("%v: %s, which had to yield to %s, spoke until %v after the partition, want at most %v", f, loser, winner, last.Sub(p.to), limit)
+	}
+	if v.routers[winner].ours && !last.IsZero() {
+		if took, limit := answered.Sub(last), v.room(last, answered); took < 0 || took > limit {
+			v.fail("%v: %s answered a losing advert after %v, want at most %v", f, winner, took, limit)
+		}
+	}
+	v.note("%v: %s fell silent %v after the partition", f, loser, last.Sub(p.to))
+}
+
+// inPartition tells whether a moment lies in a partition, or so soon after one that the
+// loser need not have heard the winner yet.
+func (e *evidence) inPartition(at time.Time) bool {
+	return slices.ContainsFunc(e.partitions, func(p span) bool {
+		return at.After(p.from) && (p.to.IsZero() || at.Before(p.to.Add(e.interval+e.room(p.to, at))))
+	})
+}
