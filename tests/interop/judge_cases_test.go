@@ -107,7 +107,7 @@ func TestJudge(t *testing.T) {
 		"too late":                    {func(p *play) { p.shift("peer", 300) }, "took over from tandem (goodbye)"},
 		"never":                       {func(p *play) { p.without("peer", 0, 9999) }, "peer has not taken over"},
 		"nobody asked for it":         {func(p *play) { p.expected = p.expected[:1] }, "and that should stay"},
-		"no announcement":             {func(p *play) { p.without("peer", 1466, 1466) }, "peer has not announced 10.0.0.1"},
+		"no announcement":             {func(p *play) { p.without("tandem", 351, 351) }, "tandem has not announced 10.0.0.1"},
 		"announced before the advert": {func(p *play) {
 			p.without("tandem", 351, 351)
 			p.sends("tandem", 340, arpMessage{operation: 1, targetAddress: ipv4.virtualAddresses()[0]}, hardware{})

@@ -188,10 +188,12 @@ func (r *frr) makeVMACs() error {
 			}
 			addresses := f.virtualAddresses()
 			if f == ipv6 {
+				// FRR sends its adverts from a link-local address of this interface and not of
+				// eth0: the first in the kernel's list, which is the last that was added.
 				if err := onlyLinkLocal(h, link, addresses[0]); err != nil {
 					return err
 				}
-				addresses = addresses[1:]
+				addresses = append(addresses[1:], r.address(ipv6))
 			}
 			for _, address := range addresses {
 				if err := addAddress(h, link, hostPrefix(address)); err != nil {
