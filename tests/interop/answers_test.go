@@ -11,7 +11,7 @@ import (
 // judgeAnnouncements demands that a new MASTER announced every virtual address, after
 // its first advert (§6.4.2). What others do is worth a note.
 func (v *verdict) judgeAnnouncements(f family, name string, at time.Time) {
-	limit := at.Add(v.room(at, at.Add(schedulingRoom)))
+	limit := at.Add(v.room(name, at, at.Add(schedulingRoom)))
 	for _, address := range f.virtualAddresses() {
 		var faults []string
 		found := slices.ContainsFunc(v.seen, func(g sighting) bool {

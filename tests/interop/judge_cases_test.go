@@ -19,8 +19,8 @@ func newPlay() *play {
 	p := &play{epoch: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), evidence: evidence{
 		segment: segment{version: 3, interval: 100 * time.Millisecond},
 		routers: map[string]settings{
-			"tandem": {name: "tandem", priority: 200, last: 2, plain: true, ours: true},
-			"peer":   {name: "peer", priority: 100, last: 3},
+			"tandem": {name: "tandem", priority: 200, last: 2, plain: true, ours: true, realTime: true},
+			"peer":   {name: "peer", priority: 100, last: 3, realTime: true},
 		},
 		late: func(time.Time, time.Time) time.Duration { return 0 },
 	}}
@@ -169,7 +169,7 @@ func TestJudgeKnowsTies(t *testing.T) {
 		t.Errorf("the judge condemns what is right: %q", v.faults)
 	}
 	for want, v := range map[string]*verdict{
-		"which had to yield":       tie(2410, 1),
+		"which had to yield":       tie(2910, 1),
 		"answered a losing advert": tie(2010, 400),
 	} {
 		if !slices.ContainsFunc(v.faults, func(f string) bool { return strings.Contains(f, want) }) {

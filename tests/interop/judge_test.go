@@ -39,6 +39,9 @@ const (
 	// schedulingRoom is for two processors that all routers, the test and the tests of
 	// other packages share; by what the test itself was late comes on top.
 	schedulingRoom = 150 * time.Millisecond
+	// unscheduledRoom is what a router needs that competes with all of them as an equal,
+	// as the peers do and Tandem where it may not have real-time priority.
+	unscheduledRoom = 500 * time.Millisecond
 	// leaseTick is how late the kernel may be with the end of a lease.
 	leaseTick = 20 * time.Millisecond
 )
@@ -108,12 +111,15 @@ func (e *evidence) down(name, of string) time.Duration {
 }
 
 // room is how late a router may be at a time: the longer its timers, the later it may be.
-func (e *evidence) room(from, to time.Time) time.Duration {
-	stall := e.late(from, to)
-	room := schedulingRoom + e.interval/10 + stall
-	if stall > e.interval {
+func (e *evidence) room(name string, from, to time.Time) time.Duration {
+	interval, stall := e.intervalOf(name), e.late(from, to)
+	room := schedulingRoom + interval/10 + stall
+	if !e.routers[name].realTime {
+		room += unscheduledRoom
+	}
+	if stall > interval {
 		// A BACKUP that woke up late gives the MASTER the time of one more advert.
-		room += 2 * e.interval
+		room += 2 * interval
 	}
 	return room
 }

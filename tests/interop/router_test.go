@@ -35,6 +35,8 @@ type settings struct {
 	interval time.Duration
 	// ours tells that it is a node of Tandem.
 	ours bool
+	// realTime tells that it runs with real-time priority.
+	realTime bool
 }
 
 func (c settings) address(f family) netip.Addr {
@@ -201,6 +203,18 @@ func (m *machine) wait() {
 	}
 }
 
+// exit says which program has ended; empty if none has.
+func (m *machine) exit() string {
+	for _, p := range m.programs {
+		select {
+		case <-p.ended:
+			return fmt.Sprintf("%s has ended: %v", p.cmd, p.err)
+		default:
+		}
+	}
+	return ""
+}
+
 // kill is the death of the machine's programs.
 func (m *machine) kill() error {
 	if err := m.ns.Kill(); err != nil {
@@ -328,6 +342,7 @@ func (r *tandem) listens() error {
 	if err == nil && answer.Role != "BACKUP" && answer.Role != "MASTER" {
 		err = fmt.Errorf("%s is %s", r.name, answer.Role)
 	}
+	r.realTime = answer.Elector.RealTime
 	return err
 }
 

@@ -44,7 +44,8 @@ func (v *verdict) judgeSpeakers(f family) {
 			continue
 		case w.from == speaker:
 			continue
-		case speaker != "" && w.from == before && w.at.Sub(since) <= v.intervalOf(w.from)/2+v.room(since, w.at):
+		case speaker != "" && w.from == before && !due(expected, w) &&
+			w.at.Sub(since) <= v.intervalOf(w.from)/2+v.room(w.from, since, w.at):
 			leftBehind++ // it has not yet heard its successor
 			continue
 		}
@@ -52,7 +53,7 @@ func (v *verdict) judgeSpeakers(f family) {
 			before, speaker, since, expected = speaker, w.from, w.at, expected[1:]
 			continue
 		}
-		if len(expected) == 0 || expected[0].to != w.from || w.at.Before(expected[0].since) {
+		if !due(expected, w) {
 			v.fail("%v: %s advertises priority %d at %s, though %s", f, w.from, w.priority, stamp(w.at), v.describe(speaker, before, expected))
 			return
 		}
@@ -70,6 +71,11 @@ func (v *verdict) judgeSpeakers(f family) {
 		v.fail("%v: %s has not taken over from %s (%v)", f, c.to, c.from, c.why)
 	}
 	v.note("%v: %d adverts of a MASTER that had not yet heard the next", f, leftBehind)
+}
+
+// due tells whether an advert is the next change that is expected.
+func due(expected []change, w speech) bool {
+	return len(expected) > 0 && expected[0].to == w.from && !w.at.Before(expected[0].since)
 }
 
 func stamp(at time.Time) string { return at.Format("15:04:05.000") }
@@ -94,11 +100,16 @@ func (v *verdict) judgeChange(f family, c change, at time.Time, words []speech) 
 	var from, to time.Time // bounds
 	switch c.why {
 	case startup:
-		wait := v.down(c.to, c.to)
-		if v.routers[c.to].priority == 255 {
-			wait = 0 // the owner waits for nobody
+		earliest, latest := v.down(c.to, c.to), v.down(c.to, c.to)
+		switch {
+		case v.routers[c.to].priority == 255:
+			earliest, latest = 0, 0 // the owner waits for nobody
+		case v.routers[c.to].ours:
+			// Links that have just been made may look dead to a node that starts, and a
+			// less fit router has a longer Skew_Time.
+			latest = 4 * v.intervalOf(c.to)
 		}
-		from, to = c.since.Add(wait), c.ready.Add(wait)
+		from, to = c.since.Add(earliest), c.ready.Add(latest)
 	case goodbye:
 		said := v.lastWord(f, c, at, words, func(w speech) bool { return w.priority == 0 })
 		from, to = said.Add(v.skew(c.to, c.from)), said.Add(v.skew(c.to, c.from))
@@ -109,7 +120,7 @@ func (v *verdict) judgeChange(f family, c change, at time.Time, words []speech) 
 	if to.IsZero() {
 		return
 	}
-	from, to = from.Add(-v.imprecision(c.to)), to.Add(v.room(from, at))
+	from, to = from.Add(-v.imprecision(c.to)), to.Add(v.room(c.to, from, at))
 	if at.Before(from) || at.After(to) {
 		v.fail("%v: %s took over from %s (%v) at %s, want %s to %s", f, c.to, c.from, c.why, stamp(at), stamp(from), stamp(to))
 	}
@@ -158,11 +169,11 @@ func (v *verdict) judgeTie(f family, p span, words []speech) {
 	if spoke[winner] == 0 || spoke[loser] == 0 {
 		v.fail("%v: in the partition there were not two MASTERs: %v", f, spoke)
 	}
-	if limit := v.intervalOf(winner) + v.room(p.to, p.to.Add(v.intervalOf(winner))); last.Sub(p.to) > limit {
+	if limit := v.intervalOf(winner) + v.room(winner, p.to, last) + v.room(loser, p.to, last); last.Sub(p.to) > limit {
 		v.fail("%v: %s, which had to yield to %s, spoke until %v after the partition, want at most %v", f, loser, winner, last.Sub(p.to), limit)
 	}
 	if v.routers[winner].ours && !last.IsZero() {
-		if took, limit := answered.Sub(last), v.room(last, answered); took < 0 || took > limit {
+		if took, limit := answered.Sub(last), v.room(winner, last, answered); took < 0 || took > limit {
 			v.fail("%v: %s answered a losing advert after %v, want at most %v", f, winner, took, limit)
 		}
 	}
@@ -173,6 +184,6 @@ func (v *verdict) judgeTie(f family, p span, words []speech) {
 // loser need not have heard the winner yet.
 func (e *evidence) inPartition(at time.Time) bool {
 	return slices.ContainsFunc(e.partitions, func(p span) bool {
-		return at.After(p.from) && (p.to.IsZero() || at.Before(p.to.Add(e.interval+e.room(p.to, at))))
+		return at.After(p.from) && (p.to.IsZero() || at.Before(p.to.Add(2*e.interval+unscheduledRoom)))
 	})
 }
