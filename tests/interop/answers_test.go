@@ -10,7 +10,8 @@ import (
 
 // judgeAnnouncements demands that a new MASTER announced every virtual address, after
 // its first advert (§6.4.2). What others do is worth a note.
-func (v *verdict) judgeAnnouncements(f family, name string, at time.Time) {
+func (v *verdict) judgeAnnouncements(f family, c change, at time.Time) {
+	name := c.to
 	limit := at.Add(v.room(name, at, at.Add(schedulingRoom)))
 	for _, address := range f.virtualAddresses() {
 		var faults []string
@@ -28,7 +29,8 @@ func (v *verdict) judgeAnnouncements(f family, name string, at time.Time) {
 			continue
 		}
 		tell := v.note
-		if v.routers[name].ours {
+		// What the owner says at once may be lost: its links are still coming up.
+		if v.routers[name].ours && (c.why != startup || v.routers[name].priority < 255) {
 			tell = v.fail
 		}
 		tell("%s has not announced %v within %v of its first advert: %s", name, address, limit.Sub(at), strings.Join(slices.Compact(faults), "; "))

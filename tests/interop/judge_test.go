@@ -29,10 +29,14 @@ const (
 	silence
 	// tieBreak: two routers were MASTER, and the greater address stays (§6.4.3).
 	tieBreak
+	// beats: the other member of the pair has sent no heartbeat and given no answer.
+	beats
+	// handover: the other member of the pair has offered the role.
+	handover
 )
 
 func (r reason) String() string {
-	return map[reason]string{startup: "startup", goodbye: "goodbye", silence: "silence", tieBreak: "tie-break"}[r]
+	return map[reason]string{startup: "startup", goodbye: "goodbye", silence: "silence", tieBreak: "tie-break", beats: "beats", handover: "handover"}[r]
 }
 
 const (
@@ -168,7 +172,11 @@ func (e *evidence) advertFaults(f sighting) []string {
 	if fam == ipv6 {
 		version = 3
 	}
-	check(f.source == fam.virtualMAC(), "§7.2", "the source MAC address is %v", f.source)
+	// Of a pair, a BACKUP asks whether the MASTER lives, and a member that has not met the
+	// other is modest.
+	question := c.pair && a.priority == 1 && f.source == c.mac()
+	modest := c.pair && a.priority >= 100 && a.priority < 110
+	check(f.source == fam.virtualMAC() || question, "§7.2", "the source MAC address is %v", f.source)
 	check(f.destination == groupMAC, "§5.1.1.2", "the destination MAC address is %v", f.destination)
 	check(a.destination == netip.MustParseAddr(group), "§5.1.1.2", "the destination is %v", a.destination)
 	check(a.source == c.address(fam), "§5.1.1.1, §5.1.2.1", "the source is %v", a.source)
@@ -176,7 +184,7 @@ func (e *evidence) advertFaults(f sighting) []string {
 	check(a.version == version, "§5.2.1", "the version is %d", a.version)
 	check(a.kind == 1, "§5.2.2", "the type is %d", a.kind)
 	check(a.vrid == vrid, "§5.2.3", "the VRID is %d", a.vrid)
-	check(a.priority == c.priority || a.priority == 0, "§5.2.4", "the priority is %d", a.priority)
+	check(a.priority == c.priority || a.priority == 0 || question || modest, "§5.2.4", "the priority is %d", a.priority)
 	check(int(a.count) == len(fam.virtualAddresses()), "§5.2.5", "the count of addresses is %d", a.count)
 	check(a.interval == interval, "§5.2.7", "the interval is %v", a.interval)
 	check(a.reserved == 0, "§5.2.6", "the reserved bits are %x", a.reserved)

@@ -35,6 +35,8 @@ type settings struct {
 	interval time.Duration
 	// ours tells that it is a node of Tandem.
 	ours bool
+	// pair tells that it is a member of a pair.
+	pair bool
 	// realTime tells that it runs with real-time priority.
 	realTime bool
 }
@@ -278,18 +280,37 @@ func addAddress(h *netlink.Handle, link netlink.Link, prefix netip.Prefix) error
 	return nil
 }
 
-// tandem is a node that is the only member of its document.
-type tandem struct{ *machine }
+// tandem is a node.
+type tandem struct {
+	*machine
+	// document is what it is started with.
+	document  func() string
+	publicKey string
+}
 
+// tandem adds a node that is the only member of its document: it knows nobody by name.
 func (s *stand) tandem(c settings) string {
 	s.t.Helper()
 	c.ours = true
-	s.routers[c.name] = &tandem{s.newMachine(c)}
+	r := &tandem{machine: s.newMachine(c)}
+	r.document = r.single
+	s.routers[c.name] = r
+	s.must(r.makeKey())
 	return c.name
 }
 
-// document is the router's own. The segment has one member: nobody is known by name.
-func (r *tandem) document() string {
+// makeKey makes the node's key.
+func (r *tandem) makeKey() error {
+	out, err := exec.Command(os.Getenv(binaryVariable), "keygen", "--out", r.path("key")).Output()
+	if err != nil {
+		return fmt.Errorf("make a key: %w", err)
+	}
+	r.publicKey = strings.TrimSpace(string(out))
+	return nil
+}
+
+// single is the document of a router without a second member.
+func (r *tandem) single() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `version: 1
 group: interop
@@ -323,12 +344,6 @@ networks:
 func (r *tandem) start() error {
 	if err := r.write("document.yaml", r.document()); err != nil {
 		return err
-	}
-	if r.runs == 0 {
-		out, err := exec.Command(os.Getenv(binaryVariable), "keygen", "--out", r.path("key")).CombinedOutput()
-		if err != nil {
-			return fmt.Errorf("make a key: %w: %s", err, out)
-		}
 	}
 	if err := r.begin(); err != nil {
 		return err

@@ -16,7 +16,8 @@ type speech struct {
 func speeches(f family, seen []sighting) []speech {
 	var all []speech
 	for _, g := range seen {
-		if g.advert != nil && g.advert.source.Is6() == (f == ipv6) {
+		// What comes from a node's own MAC address is a question and claims nothing.
+		if g.advert != nil && g.advert.source.Is6() == (f == ipv6) && (g.advert.priority != 1 || g.source == f.virtualMAC()) {
 			all = append(all, speech{g.from, g.at, g.advert.priority})
 		}
 	}
@@ -116,6 +117,11 @@ func (v *verdict) judgeChange(f family, c change, at time.Time, words []speech) 
 	case silence:
 		said := v.lastWord(f, c, at, words, func(w speech) bool { return w.priority > 0 })
 		from, to = said.Add(v.down(c.to, c.from)), said.Add(v.down(c.to, c.from))
+	case beats:
+		// 3½ beats, which are a fifth of an interval each, and one for the answer.
+		from, to = c.since, c.since.Add(v.intervalOf(c.to)*9/10)
+	case handover:
+		from, to = c.since, c.ready
 	}
 	if to.IsZero() {
 		return
@@ -125,7 +131,7 @@ func (v *verdict) judgeChange(f family, c change, at time.Time, words []speech) 
 		v.fail("%v: %s took over from %s (%v) at %s, want %s to %s", f, c.to, c.from, c.why, stamp(at), stamp(from), stamp(to))
 	}
 	v.note("%v: %s took over from %q (%v) %v after the earliest moment, %v before the latest", f, c.to, c.from, c.why, at.Sub(from), to.Sub(at))
-	v.judgeAnnouncements(f, c.to, at)
+	v.judgeAnnouncements(f, c, at)
 }
 
 // lastWord is when the old MASTER last said such a thing before the new one took over.
