@@ -37,7 +37,9 @@ func TestDecoder(t *testing.T) {
 		},
 		"version 3, IPv6": {
 			"310ac8020064d9d3" + "fe800000000000000000000000000001" + "20010db8000000000000000000000001",
-			"fe80::251", group6, 3, 200, time.Second, []string{"fe80::1", "2001:db8::1"}, false, true,
+			"fe80::251", group6, 3, 200, time.Second,
+			[]string{"fe80::1", "2001:db8::1"},
+			false, true,
 		},
 		"version 2": {
 			"21331e010001b5c50a0001050000000000000000", "10.0.1.1", group4, 2, 30, time.Second, []string{"10.0.1.5"}, true, false,

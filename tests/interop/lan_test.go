@@ -96,7 +96,7 @@ func newStand(t *testing.T, seg segment) *stand {
 		t.Skip("this machine lets the test make no namespaces: run it as root")
 	}
 	noteSources(t)
-	dir, err := os.MkdirTemp("/run", "i")
+	dir, err := shortDirectory()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,6 +117,10 @@ func newStand(t *testing.T, seg segment) *stand {
 	t.Cleanup(h.end)
 	return s
 }
+
+// shortDirectory makes a directory in the laboratory's private /run: the paths of sockets
+// must be short.
+func shortDirectory() (string, error) { return os.MkdirTemp("/run", "i") }
 
 func (s *stand) close() {
 	for name, r := range s.routers {

@@ -122,6 +122,7 @@ func (v *verdict) judgeChange(f family, c change, at time.Time, words []speech) 
 		from, to = c.since, c.since.Add(v.intervalOf(c.to)*9/10)
 	case handover:
 		from, to = c.since, c.ready
+	case tieBreak: // see judgeTie
 	}
 	if to.IsZero() {
 		return
