@@ -173,6 +173,7 @@ func tie(s *stand, tandem, peer string) {
 	}
 	at := s.heal(tandem, peer)
 	s.expected = append(s.expected, change{why: tieBreak, from: loser, to: winner, since: at})
+	s.pass(s.aftermath())
 	s.stays()
 }
 

@@ -187,10 +187,12 @@ func (v *verdict) judgeTie(f family, p span, words []speech) {
 	v.note("%v: %s fell silent %v after the partition", f, loser, last.Sub(p.to))
 }
 
-// inPartition tells whether a moment lies in a partition, or so soon after one that the
-// loser need not have heard the winner yet.
+// aftermath is how long after a partition the loser need not have heard the winner yet.
+func (s segment) aftermath() time.Duration { return 2*s.interval + unscheduledRoom }
+
+// inPartition tells whether a moment lies in a partition or its aftermath.
 func (e *evidence) inPartition(at time.Time) bool {
 	return slices.ContainsFunc(e.partitions, func(p span) bool {
-		return at.After(p.from) && (p.to.IsZero() || at.Before(p.to.Add(2*e.interval+unscheduledRoom)))
+		return at.After(p.from) && (p.to.IsZero() || at.Before(p.to.Add(e.aftermath())))
 	})
 }
