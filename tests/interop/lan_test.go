@@ -249,12 +249,12 @@ func (s *stand) partition(routers ...string) {
 	s.partitions = append(s.partitions, span{from: time.Now()})
 }
 
-// heal ends the partition and returns when that was.
+// heal ends the partition and returns when that began.
 func (s *stand) heal(routers ...string) time.Time {
 	s.t.Helper()
 	at := time.Now()
 	s.isolate(false, routers)
-	s.partitions[len(s.partitions)-1].to = at
+	s.partitions[len(s.partitions)-1].to = time.Now()
 	return at
 }
 

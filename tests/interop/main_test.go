@@ -20,7 +20,7 @@ const (
 	// binaryVariable tells the tests where the program under test is.
 	binaryVariable = "TANDEM_UNDER_TEST"
 	// scenariosAtOnce is how many scenarios run at the same time: they mostly wait.
-	scenariosAtOnce = "8"
+	scenariosAtOnce = "16"
 )
 
 // TestMain runs the tests inside a laboratory.
