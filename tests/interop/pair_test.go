@@ -2,7 +2,6 @@ package interop
 
 import (
 	"fmt"
-	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -63,16 +62,16 @@ func joinByCable(one, other lab.Namespace, name string) error {
 }
 
 func (s *stand) pairDocument(members []*tandem) string {
-	var b, lan, ha strings.Builder
-	fmt.Fprintf(&b, "version: 1\ngroup: interop\nelection: {advertisement_interval: %v, preempt: %v}\nmembers:\n", s.interval, members[0].preempt)
-	for i, m := range members {
+	var b strings.Builder
+	b.WriteString(s.electionOf(members...))
+	for _, m := range members {
 		fmt.Fprintf(&b, "  - {name: %s, priority: %d, public_key: %q}\n", m.name, m.priority, m.publicKey)
-		fmt.Fprintf(&lan, "      %s: {interface: eth0, address: %s}\n", m.name, m.address(ipv4))
-		fmt.Fprintf(&ha, "    %s: {interface: ha0, address: %s}\n", m.name, netip.AddrFrom4([4]byte{10, 255, 0, byte(i + 1)}))
 	}
-	fmt.Fprintf(&b, "ha_link:\n  vrid: 30\n  prefix: 10.255.0.0/30\n  ports:\n%s", ha.String())
-	fmt.Fprintf(&b, "networks:\n  - name: lan\n    vrid: %d\n    prefix: 10.0.0.0/24\n    gateway: %s\n    ports:\n%s", vrid, ipv4.virtualAddresses()[0], lan.String())
-	b.WriteString("    vrrp: {checksum: pseudo-header}\n")
+	b.WriteString("ha_link:\n  vrid: 30\n  prefix: 10.255.0.0/30\n  ports:\n")
+	for i, m := range members {
+		fmt.Fprintf(&b, "    %s: {interface: ha0, address: 10.255.0.%d}\n", m.name, i+1)
+	}
+	b.WriteString(s.networkOf(members...))
 	return b.String()
 }
 
@@ -93,55 +92,66 @@ func (s *stand) meets() {
 	})
 }
 
-// TestPairAndLowerRouter stands a pair beside a router that is to serve when both
-// members are dead, and not before.
-func TestPairAndLowerRouter(t *testing.T) {
-	for _, k := range []kind{makeKeepalived, makeFRR} {
-		t.Run(string(k), func(t *testing.T) {
-			t.Parallel()
-			s := newStand(t, segment{version: 3, interval: 100 * time.Millisecond})
-			third := s.peer(k, settings{name: thirdName, priority: 50, preempt: true, last: 9})
-			s.pair(settings{name: alphaName, priority: 200, last: 2}, settings{name: bravoName, priority: 180, last: 3})
-			s.startsAndTakesOver(alphaName, "")
-			s.start(third)
-			s.stays()
-			s.start(bravoName)
-			s.meets()
-
-			since := time.Now()
-			s.must(s.routers[alphaName].stop())
-			s.awaits(change{why: handover, from: alphaName, to: bravoName, since: since, ready: time.Now()})
-			s.start(alphaName)
-			s.meets()
-
-			since = time.Now()
-			s.must(s.routers[bravoName].base().kill())
-			s.awaits(change{why: beats, from: bravoName, to: alphaName, since: since})
-			s.stays()
-			s.dies(alphaName, third)
-			s.judge()
-		})
+// TestPair stands a pair beside a router of another make.
+func TestPair(t *testing.T) {
+	v3 := segment{version: 3, interval: 100 * time.Millisecond}
+	dual := v3
+	dual.ipv6 = true
+	for _, c := range []struct {
+		name string
+		segment
+		play func(s *stand, k kind)
+	}{
+		{"the third is lower", v3, pairAndLowerRouter},
+		{"the third is lower, IPv4 and IPv6", dual, pairAndLowerRouter},
+		{"the third is higher", v3, pairAndHigherRouter},
+		{"the third is higher, IPv4 and IPv6", dual, pairAndHigherRouter},
+	} {
+		for _, k := range []kind{makeKeepalived, makeFRR} {
+			t.Run(fmt.Sprintf("%s/%s", k, c.name), func(t *testing.T) {
+				t.Parallel()
+				s := newStand(t, c.segment)
+				c.play(s, k)
+				s.judge()
+			})
+		}
 	}
 }
 
-// TestPairAndHigherRouter stands a pair beside a router that takes precedence.
-func TestPairAndHigherRouter(t *testing.T) {
-	for _, k := range []kind{makeKeepalived, makeFRR} {
-		t.Run(string(k), func(t *testing.T) {
-			t.Parallel()
-			s := newStand(t, segment{version: 3, interval: 100 * time.Millisecond})
-			third := s.peer(k, settings{name: thirdName, priority: 250, preempt: true, last: 9})
-			// Their Skew_Times lie so far apart that bravo hears alpha before it could act.
-			s.pair(settings{name: alphaName, priority: 240, last: 2}, settings{name: bravoName, priority: 100, last: 3})
-			s.startsAndTakesOver(alphaName, "")
-			s.start(bravoName)
-			s.meets()
-			s.startsAndTakesOver(third, alphaName)
-			s.stays()
-			s.stops(third, alphaName)
-			s.startsAndTakesOver(third, alphaName)
-			s.dies(third, alphaName)
-			s.judge()
-		})
-	}
+// pairAndLowerRouter lets the third serve when both members are dead, and not before.
+func pairAndLowerRouter(s *stand, k kind) {
+	third := s.peer(k, settings{name: thirdName, priority: 50, preempt: true, last: 9})
+	s.pair(settings{name: alphaName, priority: 200, last: 2}, settings{name: bravoName, priority: 180, last: 3})
+	s.startsAndTakesOver(alphaName, "")
+	s.start(third)
+	s.stays()
+	s.start(bravoName)
+	s.meets()
+
+	since := time.Now()
+	s.must(s.routers[alphaName].stop())
+	s.awaits(change{why: handover, from: alphaName, to: bravoName, since: since, ready: time.Now()})
+	s.start(alphaName)
+	s.meets()
+
+	since = time.Now()
+	s.must(s.routers[bravoName].base().kill())
+	s.awaits(change{why: beats, from: bravoName, to: alphaName, since: since})
+	s.stays()
+	s.dies(alphaName, third)
+}
+
+// pairAndHigherRouter lets the third take precedence, and the pair serve without it.
+func pairAndHigherRouter(s *stand, k kind) {
+	third := s.peer(k, settings{name: thirdName, priority: 250, preempt: true, last: 9})
+	// Their Skew_Times lie so far apart that bravo hears alpha before it could act.
+	s.pair(settings{name: alphaName, priority: 240, last: 2}, settings{name: bravoName, priority: 100, last: 3})
+	s.startsAndTakesOver(alphaName, "")
+	s.start(bravoName)
+	s.meets()
+	s.startsAndTakesOver(third, alphaName)
+	s.stays()
+	s.stops(third, alphaName)
+	s.startsAndTakesOver(third, alphaName)
+	s.dies(third, alphaName)
 }

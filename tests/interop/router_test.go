@@ -311,32 +311,35 @@ func (r *tandem) makeKey() error {
 
 // single is the document of a router without a second member.
 func (r *tandem) single() string {
+	return r.s.electionOf(r) + fmt.Sprintf("  - {name: %s, priority: %d}\n", r.name, r.priority) + r.s.networkOf(r)
+}
+
+// electionOf begins a document of such members.
+func (s *stand) electionOf(members ...*tandem) string {
+	return fmt.Sprintf("version: 1\ngroup: interop\nelection: {advertisement_interval: %v, preempt: %v}\nmembers:\n",
+		members[0].advertisement(), members[0].preempt)
+}
+
+// networkOf is the LAN in a document of such members.
+func (s *stand) networkOf(members ...*tandem) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, `version: 1
-group: interop
-election: {advertisement_interval: %v, preempt: %v}
-members:
-  - {name: %s, priority: %d}
-networks:
-  - name: lan
-    vrid: %d
-    prefix: 10.0.0.0/24
-    gateway: %s
-`, r.advertisement(), r.preempt, r.name, r.priority, vrid, ipv4.virtualAddresses()[0])
-	port := fmt.Sprintf("interface: eth0, address: %s", r.address(ipv4))
-	if r.s.ipv6 {
-		port += fmt.Sprintf(", link_local: %s", r.address(ipv6))
+	fmt.Fprintf(&b, "networks:\n  - name: lan\n    vrid: %d\n    prefix: 10.0.0.0/24\n    gateway: %s\n    ports:\n", vrid, ipv4.virtualAddresses()[0])
+	for _, m := range members {
+		port := fmt.Sprintf("interface: eth0, address: %s", m.address(ipv4))
+		if s.ipv6 {
+			port += fmt.Sprintf(", link_local: %q", m.address(ipv6))
+		}
+		fmt.Fprintf(&b, "      %s: {%s}\n", m.name, port)
 	}
-	fmt.Fprintf(&b, "    ports:\n      %s: {%s}\n", r.name, port)
 	switch {
-	case r.s.version == 2:
+	case s.version == 2:
 		b.WriteString("    vrrp: {version: 2}\n")
-	case !r.plain:
+	case !members[0].plain:
 		b.WriteString("    vrrp: {version: 3, checksum: pseudo-header}\n")
 	}
-	if r.s.ipv6 {
+	if s.ipv6 {
 		addresses := ipv6.virtualAddresses()
-		fmt.Fprintf(&b, "    ipv6: {prefix: \"2001:db8::/64\", gateway: %q, link_local: %q}\n", addresses[1], addresses[0])
+		fmt.Fprintf(&b, "    ipv6: {prefix: %q, gateway: %q, link_local: %q}\n", "2001:db8::/64", addresses[1], addresses[0])
 	}
 	return b.String()
 }
