@@ -252,6 +252,9 @@ func startHost(where lab.Namespace, link string, questions func(mac hardware) []
 }
 
 func (h *host) end() {
+	if h == nil {
+		return
+	}
 	close(h.stop)
 	<-h.done
 	_ = unix.Close(h.fd) // it has served

@@ -20,7 +20,7 @@ const (
 	// binaryVariable tells the tests where the program under test is.
 	binaryVariable = "TANDEM_UNDER_TEST"
 	// scenariosAtOnce is how many scenarios run at the same time: they mostly wait.
-	scenariosAtOnce = "16"
+	scenariosAtOnce = "10"
 )
 
 // TestMain runs the tests inside a laboratory.

@@ -110,9 +110,7 @@ func TestPair(t *testing.T) {
 		for _, k := range []kind{makeKeepalived, makeFRR} {
 			t.Run(fmt.Sprintf("%s/%s", k, c.name), func(t *testing.T) {
 				t.Parallel()
-				s := newStand(t, c.segment)
-				c.play(s, k)
-				s.judge()
+				perform(t, c.segment, func(s *stand) { c.play(s, k) })
 			})
 		}
 	}

@@ -11,11 +11,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"tandem/appliance/lab"
 	"tandem/appliance/status"
@@ -203,6 +205,36 @@ func (m *machine) wait() {
 	for _, p := range m.programs {
 		<-p.ended
 	}
+}
+
+// hurry gives all threads of the machine real-time priority, as Tandem does by itself: a
+// router keeps its times only if it is scheduled, and all shall suffer alike. Where that
+// is not permitted it is nothing.
+func (m *machine) hurry() error {
+	if m.ours {
+		return nil
+	}
+	m.realTime = true
+	for _, pid := range m.ns.Processes() {
+		threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+		if err != nil {
+			return fmt.Errorf("list the threads of %s: %w", m.name, err)
+		}
+		for _, thread := range threads {
+			id, err := strconv.Atoi(thread.Name())
+			if err != nil {
+				return err
+			}
+			err = unix.SchedSetAttr(id, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1}, 0)
+			switch {
+			case errors.Is(err, unix.EPERM):
+				m.realTime = false
+			case err != nil:
+				return fmt.Errorf("hurry %s: %w", m.name, err)
+			}
+		}
+	}
+	return nil
 }
 
 // exit says which program has ended; empty if none has.

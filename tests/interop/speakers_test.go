@@ -101,15 +101,12 @@ func (v *verdict) judgeChange(f family, c change, at time.Time, words []speech) 
 	var from, to time.Time // bounds
 	switch c.why {
 	case startup:
-		earliest, latest := v.down(c.to, c.to), v.down(c.to, c.to)
-		switch {
-		case v.routers[c.to].priority == 255:
-			earliest, latest = 0, 0 // the owner waits for nobody
-		case v.routers[c.to].ours:
-			// Links that have just been made may look dead to a node that starts, and a
-			// less fit router has a longer Skew_Time.
-			latest = 4 * v.intervalOf(c.to)
+		earliest := v.down(c.to, c.to)
+		if v.routers[c.to].priority == 255 {
+			earliest = 0 // the owner waits for nobody
 		}
+		// A less fit router has a longer Skew_Time, and links may come up late.
+		latest := earliest + v.intervalOf(c.to) + linkTime
 		from, to = c.since.Add(earliest), c.ready.Add(latest)
 	case goodbye:
 		said := v.lastWord(f, c, at, words, func(w speech) bool { return w.priority == 0 })
