@@ -19,8 +19,8 @@ import (
 const (
 	// binaryVariable tells the tests where the program under test is.
 	binaryVariable = "TANDEM_UNDER_TEST"
-	// scenariosAtOnce is how many scenarios run at the same time: they mostly wait.
-	scenariosAtOnce = "10"
+	// scenariosAtOnce is how many scenarios are there at the same time: they mostly wait.
+	scenariosAtOnce = "64"
 )
 
 // TestMain runs the tests inside a laboratory.
