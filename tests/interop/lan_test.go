@@ -9,7 +9,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -25,8 +24,6 @@ const (
 	patience = 30 * time.Second
 	// look is the pause between two looks.
 	look = 5 * time.Millisecond
-	// stallTick is how often the test looks whether it is late itself.
-	stallTick = 10 * time.Millisecond
 )
 
 // family is an IP version.
@@ -79,6 +76,7 @@ type stand struct {
 	fabric  lab.Namespace
 	capture *capture
 	stalls  *stallMeter
+	begun   time.Time
 	host    *host
 	routers map[string]router
 	// starts are the times in which routers were started.
@@ -94,7 +92,7 @@ type stand struct {
 type span struct{ from, to time.Time }
 
 // newStand builds the LAN without routers.
-func newStand(t *testing.T, seg segment) *stand {
+func newStand(t *testing.T, seg segment, stalls *stallMeter) *stand {
 	t.Helper()
 	if !lab.Inside() {
 		t.Skip("this machine lets the test make no namespaces: run it as root")
@@ -105,7 +103,7 @@ func newStand(t *testing.T, seg segment) *stand {
 		t.Fatal(err)
 	}
 	s := &stand{
-		segment: seg, t: t, dir: dir, prefix: strings.TrimPrefix(dir, "/run/"), stalls: startStallMeter(),
+		segment: seg, t: t, dir: dir, prefix: strings.TrimPrefix(dir, "/run/"), stalls: stalls, begun: time.Now(),
 		routers: map[string]router{},
 	}
 	// FRR gives up its rights and must be able to reach its own directory.
@@ -140,7 +138,6 @@ func (s *stand) close() {
 	if err := s.fabric.Delete(); err != nil {
 		s.t.Error(err)
 	}
-	s.stalls.end()
 	for name, r := range s.routers {
 		said := r.base().log()
 		for _, word := range []string{"DATA RACE", "panic: ", "fatal error: "} {
@@ -342,59 +339,6 @@ func (s *stand) pass(d time.Duration) {
 	}
 }
 
-// stallMeter notes when this process was late, which on a busy machine others are as
-// well.
-type stallMeter struct {
-	stop chan struct{}
-	done chan struct{}
-
-	mu     sync.Mutex
-	stalls []span
-}
-
-func startStallMeter() *stallMeter {
-	m := &stallMeter{stop: make(chan struct{}), done: make(chan struct{})}
-	go func() {
-		defer close(m.done)
-		ticker := time.NewTicker(stallTick)
-		defer ticker.Stop()
-		last := time.Now()
-		for {
-			select {
-			case <-m.stop:
-				return
-			case <-ticker.C:
-			}
-			now := time.Now()
-			if now.Sub(last) > 2*stallTick {
-				m.mu.Lock()
-				m.stalls = append(m.stalls, span{last.Add(stallTick), now})
-				m.mu.Unlock()
-			}
-			last = now
-		}
-	}()
-	return m
-}
-
-// during is the longest lateness that touches a time.
-func (m *stallMeter) during(from, to time.Time) time.Duration {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	var longest time.Duration
-	for _, s := range m.stalls {
-		if s.from.Before(to) && s.to.After(from) {
-			longest = max(longest, s.to.Sub(s.from))
-		}
-	}
-	return longest
-}
-
-func (m *stallMeter) end() {
-	close(m.stop)
-	<-m.done
-}
-
 var errNotYet = errors.New("not yet")
 
 // judge ends the capture and looks at what it holds.
@@ -411,46 +355,4 @@ func (s *stand) judge() *verdict {
 		e.routers[name] = r.base().settings
 	}
 	return judge(e)
-}
-
-const (
-	// attempts is how often a scenario is played at most.
-	attempts = 3
-	// worthlessStall is by how much the machine may be late, in intervals, before what
-	// looks wrong proves nothing.
-	worthlessStall = 2
-)
-
-// stages are where scenarios with intervals of less than a second are played, which keep
-// the machine busy. The others, which mostly wait, need none and begin at once.
-type stages chan struct{}
-
-func newStages() stages { return make(stages, 6) }
-
-// perform plays a scenario and demands that nothing was wrong. If something was while the
-// machine stood still it plays it again.
-func (c stages) perform(t *testing.T, seg segment, play func(s *stand)) {
-	t.Helper()
-	if seg.interval < time.Second {
-		c <- struct{}{}
-		defer func() { <-c }()
-	}
-	for attempt := 1; ; attempt++ {
-		s := newStand(t, seg)
-		play(s)
-		v := s.judge()
-		stall := s.stalls.during(time.Time{}, time.Now())
-		if len(v.faults) > 0 && stall > worthlessStall*seg.interval && attempt < attempts {
-			t.Logf("once more: while the machine stood still for %v this went wrong: %q", stall, v.faults)
-			s.close()
-			continue
-		}
-		for _, fault := range v.faults {
-			t.Error(fault)
-		}
-		for _, note := range v.notes {
-			t.Log(note)
-		}
-		return
-	}
 }

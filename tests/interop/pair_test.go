@@ -94,7 +94,7 @@ func (s *stand) meets() {
 
 // TestPair stands a pair beside a router of another make.
 func TestPair(t *testing.T) {
-	all := newStages()
+	on := newStage(t)
 	v3 := segment{version: 3, interval: 100 * time.Millisecond}
 	dual := v3
 	dual.ipv6 = true
@@ -111,7 +111,7 @@ func TestPair(t *testing.T) {
 		for _, k := range []kind{makeKeepalived, makeFRR} {
 			t.Run(fmt.Sprintf("%s/%s", k, c.name), func(t *testing.T) {
 				t.Parallel()
-				all.perform(t, c.segment, func(s *stand) { c.play(s, k) })
+				on.perform(t, c.segment, func(s *stand) { c.play(s, k) })
 			})
 		}
 	}

@@ -225,7 +225,7 @@ func (m *machine) hurry() error {
 			if err != nil {
 				return err
 			}
-			err = unix.SchedSetAttr(id, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1}, 0)
+			err = realTime(id)
 			switch {
 			case errors.Is(err, unix.EPERM):
 				m.realTime = false

@@ -235,7 +235,7 @@ func worlds() []world {
 
 // TestPeers plays the scenarios in all worlds.
 func TestPeers(t *testing.T) {
-	all := newStages()
+	on := newStage(t)
 	for _, w := range worlds() {
 		for _, c := range scenarios() {
 			if !slices.Contains(w.plays, c.name) {
@@ -243,7 +243,7 @@ func TestPeers(t *testing.T) {
 			}
 			t.Run(w.name+"/"+c.name, func(t *testing.T) {
 				t.Parallel()
-				all.perform(t, w.segment, func(s *stand) {
+				on.perform(t, w.segment, func(s *stand) {
 					ours, theirs := c.ours, c.theirs
 					ours.name, ours.plain = tandemName, w.ours
 					theirs.name, theirs.plain, theirs.interval = peerName, w.theirs, w.theirInterval

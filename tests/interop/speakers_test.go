@@ -110,9 +110,15 @@ func (v *verdict) judgeChange(f family, c change, at time.Time, words []speech) 
 		from, to = c.since.Add(earliest), c.ready.Add(latest)
 	case goodbye:
 		said := v.lastWord(f, c, at, words, func(w speech) bool { return w.priority == 0 })
+		if said.IsZero() {
+			return
+		}
 		from, to = said.Add(v.skew(c.to, c.from)), said.Add(v.skew(c.to, c.from))
 	case silence:
 		said := v.lastWord(f, c, at, words, func(w speech) bool { return w.priority > 0 })
+		if said.IsZero() {
+			return
+		}
 		from, to = said.Add(v.down(c.to, c.from)), said.Add(v.down(c.to, c.from))
 	case beats:
 		// 3½ beats, which are a fifth of an interval each, and one for the answer.
@@ -120,9 +126,6 @@ func (v *verdict) judgeChange(f family, c change, at time.Time, words []speech) 
 	case handover:
 		from, to = c.since, c.ready
 	case tieBreak: // see judgeTie
-	}
-	if to.IsZero() {
-		return
 	}
 	from, to = from.Add(-v.imprecision(c.to)), to.Add(v.room(c.to, from, at))
 	if at.Before(from) || at.After(to) {
