@@ -28,12 +28,13 @@ func (v *verdict) judgeAnnouncements(f family, c change, at time.Time) {
 		if found {
 			continue
 		}
-		tell := v.note
+		missing := fmt.Sprintf("%s has not announced %v within %v of its first advert: %s", name, address, limit.Sub(at), strings.Join(slices.Compact(faults), "; "))
 		// What the owner says at once may be lost: its links are still coming up.
 		if v.routers[name].ours && (c.why != startup || v.routers[name].priority < 255) {
-			tell = v.fail
+			v.fail(name, "%s", missing)
+		} else {
+			v.note("%s", missing)
 		}
-		tell("%s has not announced %v within %v of its first advert: %s", name, address, limit.Sub(at), strings.Join(slices.Compact(faults), "; "))
 	}
 }
 
@@ -90,9 +91,9 @@ func (v *verdict) judgeSilence(name string) {
 		count++
 		switch {
 		case advert.IsZero() || g.at.Sub(advert) > lease:
-			v.fail("%s sent a frame from %v to %v at %s, when its last advert was %v old", name, g.source, g.destination, stamp(g.at), g.at.Sub(advert))
+			v.fail(name, "%s sent a frame from %v to %v at %s, when its last advert was %v old", name, g.source, g.destination, stamp(g.at), g.at.Sub(advert))
 		case g.advert == nil && len(bye) == len(v.families()):
-			v.fail("%s sent a frame from %v to %v at %s, after its goodbye", name, g.source, g.destination, stamp(g.at))
+			v.fail(name, "%s sent a frame from %v to %v at %s, after its goodbye", name, g.source, g.destination, stamp(g.at))
 		}
 	}
 	v.note("%s sent %d frames that are no adverts from its virtual MAC addresses", name, count)
@@ -121,12 +122,12 @@ func (v *verdict) judgeAnswers() {
 		}
 		wrong[g.from]++
 		if v.routers[g.from].ours && wrong[g.from] == 1 {
-			v.fail("%s answered for %v with %v from %v", g.from, address, mac, g.source)
+			v.fail(g.from, "%s answered for %v with %v from %v", g.from, address, mac, g.source)
 		}
 	}
 	for _, c := range v.expected {
 		if answers[c.to] == 0 {
-			v.fail("%s, which was MASTER, has never answered the host", c.to)
+			v.fail(c.to, "%s, which was MASTER, has never answered the host", c.to)
 		}
 	}
 	v.note("answers: %v, with a wrong MAC address: %v", answers, wrong)

@@ -146,6 +146,35 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+// TestJudgeBlames shows whose fault the judge finds a fault to be.
+func TestJudgeBlames(t *testing.T) {
+	for name, c := range map[string]struct {
+		spoil func(p *play)
+		ours  bool
+	}{
+		"a late peer":           {func(p *play) { p.shift("peer", 300) }, false},
+		"an advert of the peer": {func(p *play) { p.first("peer").ttl = 1 }, false},
+		"an advert of Tandem":   {func(p *play) { p.first("tandem").ttl = 1 }, true},
+		"Tandem does not yield": {func(p *play) { p.says("tandem", 2400, 200) }, true},
+		"Tandem fell silent": {func(p *play) {
+			p.without("tandem", 900, 1400)
+			p.expected[1].since = p.at(2000)
+		}, true},
+		"the peer fell silent": {func(p *play) {
+			p.without("peer", 1700, 9999)
+			p.says("tandem", 2100, 200)
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPlay()
+			c.spoil(p)
+			if v := p.judge(); len(v.faults) == 0 || v.ours != c.ours {
+				t.Errorf("Tandem's fault: %v, want %v: %q", v.ours, c.ours, v.faults)
+			}
+		})
+	}
+}
+
 // TestJudgeKnowsTies lets a partition make two MASTERs.
 func TestJudgeKnowsTies(t *testing.T) {
 	tie := func(loserUntil, answer int) *verdict {

@@ -75,10 +75,14 @@ type evidence struct {
 type verdict struct {
 	evidence
 	faults, notes []string
+	// ours tells that a fault is Tandem's.
+	ours bool
 }
 
-func (v *verdict) fail(format string, values ...any) {
+// fail notes a fault of a router.
+func (v *verdict) fail(culprit, format string, values ...any) {
 	v.faults = append(v.faults, fmt.Sprintf(format, values...))
+	v.ours = v.ours || v.routers[culprit].ours
 }
 
 func (v *verdict) note(format string, values ...any) {
@@ -87,7 +91,7 @@ func (v *verdict) note(format string, values ...any) {
 
 // judge looks at all that was sent.
 func judge(e evidence) *verdict {
-	v := &verdict{evidence: e, faults: slices.Clone(e.malformed)}
+	v := &verdict{evidence: e, faults: slices.Clone(e.malformed), ours: len(e.malformed) > 0}
 	v.judgeAdverts()
 	for _, f := range v.families() {
 		v.judgeSpeakers(f)
@@ -155,7 +159,7 @@ func (v *verdict) judgeAdverts() {
 		}
 	}
 	for k, n := range faults { // in any order
-		v.fail("%s sent %d of %d adverts with a fault: %s", k.from, n, adverts[k.from], k.fault)
+		v.fail(k.from, "%s sent %d of %d adverts with a fault: %s", k.from, n, adverts[k.from], k.fault)
 	}
 	v.note("adverts: %v", adverts)
 }

@@ -21,7 +21,7 @@ const (
 	// vrid is the virtual router on the LAN, for both families.
 	vrid = 10
 	// patience is how long a program may take to start or to end.
-	patience = 30 * time.Second
+	patience = 15 * time.Second
 	// look is the pause between two looks.
 	look = 5 * time.Millisecond
 )
@@ -129,6 +129,9 @@ func (s *stand) close() {
 	}
 	s.closed = true
 	s.host.end()
+	if s.capture != nil {
+		_ = s.capture.file.Close() // after judgement it is closed already
+	}
 	for name, r := range s.routers {
 		if err := s.namespace(name).Delete(); err != nil {
 			s.t.Error(err)
@@ -310,8 +313,8 @@ func (s *stand) questions(mac hardware) [][]byte {
 	return all
 }
 
-// eventually looks again and again until check is content.
-func (s *stand) eventually(what string, check func() error) {
+// eventually looks again and again until check is content with a router.
+func (s *stand) eventually(router, what string, check func() error) {
 	s.t.Helper()
 	ticker := time.NewTicker(look)
 	defer ticker.Stop()
@@ -323,9 +326,13 @@ func (s *stand) eventually(what string, check func() error) {
 		}
 		select {
 		case <-s.t.Context().Done():
-			s.t.Fatalf("%s: %v", what, err)
+			s.t.Fatalf("%s %s: %v", router, what, err)
 		case <-timeout:
-			s.t.Fatalf("%s: not within %v: %v", what, patience, err)
+			complaint := fmt.Sprintf("%s %s: not within %v: %v", router, what, patience, err)
+			if !s.routers[router].base().ours {
+				panic(failedPeer(complaint))
+			}
+			s.t.Fatal(complaint)
 		case <-ticker.C:
 		}
 	}

@@ -78,7 +78,7 @@ func (s *stand) pairDocument(members []*tandem) string {
 // meets waits until the members have found each other and would take over.
 func (s *stand) meets() {
 	s.t.Helper()
-	s.eventually("the members find each other", func() error {
+	s.eventually(alphaName, "and the other member find each other", func() error {
 		for _, name := range []string{alphaName, bravoName} {
 			answer, err := s.routers[name].(*tandem).status()
 			switch {

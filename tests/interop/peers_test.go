@@ -256,7 +256,7 @@ func (r *frr) start() error {
 			return err
 		}
 		// Whoever comes before zebra's socket is there comes again after ten seconds.
-		r.s.eventually(r.name+"'s zebra starts", func() error {
+		r.s.eventually(r.name, "starts zebra", func() error {
 			_, err := os.Stat(socket)
 			return err
 		})

@@ -11,7 +11,7 @@ func (s *stand) start(name string) (since, ready time.Time) {
 	s.t.Helper()
 	since = time.Now()
 	s.must(s.routers[name].start())
-	s.eventually(name+" starts", func() error {
+	s.eventually(name, "starts", func() error {
 		if words := s.routers[name].base().exit(); words != "" {
 			s.t.Fatal(words)
 		}
@@ -68,7 +68,7 @@ func (s *stand) slowest() time.Duration {
 // hears waits until a router has advertised for all families since a moment.
 func (s *stand) hears(name string, since time.Time) {
 	s.t.Helper()
-	s.eventually(name+" advertises", func() error {
+	s.eventually(name, "advertises", func() error {
 		heard := map[family]bool{}
 		for _, g := range s.capture.sightings(since) {
 			if g.advert != nil && g.from == name && g.advert.priority > 0 {

@@ -55,7 +55,7 @@ func (v *verdict) judgeSpeakers(f family) {
 			continue
 		}
 		if !due(expected, w) {
-			v.fail("%v: %s advertises priority %d at %s, though %s", f, w.from, w.priority, stamp(w.at), v.describe(speaker, before, expected))
+			v.fail(v.culprit(w, speaker, words), "%v: %s advertises priority %d at %s, though %s", f, w.from, w.priority, stamp(w.at), v.describe(speaker, before, expected))
 			return
 		}
 		v.judgeChange(f, expected[0], w.at, words)
@@ -69,9 +69,24 @@ func (v *verdict) judgeSpeakers(f family) {
 		if c.why == tieBreak && speaker == c.to {
 			continue
 		}
-		v.fail("%v: %s has not taken over from %s (%v)", f, c.to, c.from, c.why)
+		v.fail(c.to, "%v: %s has not taken over from %s (%v)", f, c.to, c.from, c.why)
 	}
 	v.note("%v: %d adverts of a MASTER that had not yet heard the next", f, leftBehind)
+}
+
+// culprit is whose fault it is that a router speaks while another is MASTER: the MASTER's
+// if that had been silent for the down interval.
+func (v *verdict) culprit(w speech, speaker string, words []speech) string {
+	var last time.Time
+	for _, other := range words {
+		if other.from == speaker && other.at.Before(w.at) {
+			last = other.at
+		}
+	}
+	if speaker != "" && w.at.Sub(last) >= v.down(w.from, speaker)-v.imprecision(w.from) {
+		return speaker
+	}
+	return w.from
 }
 
 // due tells whether an advert is the next change that is expected.
@@ -129,7 +144,7 @@ func (v *verdict) judgeChange(f family, c change, at time.Time, words []speech) 
 	}
 	from, to = from.Add(-v.imprecision(c.to)), to.Add(v.room(c.to, from, at))
 	if at.Before(from) || at.After(to) {
-		v.fail("%v: %s took over from %s (%v) at %s, want %s to %s", f, c.to, c.from, c.why, stamp(at), stamp(from), stamp(to))
+		v.fail(c.to, "%v: %s took over from %s (%v) at %s, want %s to %s", f, c.to, c.from, c.why, stamp(at), stamp(from), stamp(to))
 	}
 	v.note("%v: %s took over from %q (%v) %v after the earliest moment, %v before the latest", f, c.to, c.from, c.why, at.Sub(from), to.Sub(at))
 	v.judgeAnnouncements(f, c, at)
@@ -148,7 +163,7 @@ func (v *verdict) lastWord(f family, c change, at time.Time, words []speech, suc
 		}
 	}
 	if last.IsZero() {
-		v.fail("%v: %s has not said the last word that %v needs", f, c.from, c.why)
+		v.fail(c.from, "%v: %s has not said the last word that %v needs", f, c.from, c.why)
 	}
 	return last
 }
@@ -173,15 +188,17 @@ func (v *verdict) judgeTie(f family, p span, words []speech) {
 			answered = w.at
 		}
 	}
-	if spoke[winner] == 0 || spoke[loser] == 0 {
-		v.fail("%v: in the partition there were not two MASTERs: %v", f, spoke)
+	for _, name := range []string{winner, loser} {
+		if spoke[name] == 0 {
+			v.fail(name, "%v: %s was not MASTER in the partition", f, name)
+		}
 	}
 	if limit := v.intervalOf(winner) + v.room(winner, p.to, last) + v.room(loser, p.to, last); last.Sub(p.to) > limit {
-		v.fail("%v: %s, which had to yield to %s, spoke until %v after the partition, want at most %v", f, loser, winner, last.Sub(p.to), limit)
+		v.fail(loser, "%v: %s, which had to yield to %s, spoke until %v after the partition, want at most %v", f, loser, winner, last.Sub(p.to), limit)
 	}
 	if v.routers[winner].ours && !last.IsZero() {
 		if took, limit := answered.Sub(last), v.room(winner, last, answered); took < 0 || took > limit {
-			v.fail("%v: %s answered a losing advert after %v, want at most %v", f, winner, took, limit)
+			v.fail(winner, "%v: %s answered a losing advert after %v, want at most %v", f, winner, took, limit)
 		}
 	}
 	v.note("%v: %s fell silent %v after the partition", f, loser, last.Sub(p.to))
