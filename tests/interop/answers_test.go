@@ -29,8 +29,9 @@ func (v *verdict) judgeAnnouncements(f family, c change, at time.Time) {
 			continue
 		}
 		missing := fmt.Sprintf("%s has not announced %v within %v of its first advert: %s", name, address, limit.Sub(at), strings.Join(slices.Compact(faults), "; "))
-		// What the owner says at once may be lost: its links are still coming up.
-		if v.routers[name].ours && (c.why != startup || v.routers[name].priority < 255) {
+		// What a node says soon after its start may be lost, since its links are still coming
+		// up; it says it again.
+		if v.routers[name].ours && c.why != startup {
 			v.fail(name, "%s", missing)
 		} else {
 			v.note("%s", missing)

@@ -80,6 +80,9 @@ func (p *play) shift(from string, ms int) {
 	}
 }
 
+// handsOver makes Tandem's takeover one that is not its start.
+func (p *play) handsOver() { p.expected[0].why, p.expected[0].ready = handover, p.at(350) }
+
 // first is the first advert of a router.
 func (p *play) first(from string) *advert {
 	i := slices.IndexFunc(p.seen, func(g sighting) bool { return g.from == from && g.advert != nil })
@@ -93,8 +96,12 @@ func (p *play) judge() *verdict {
 
 // TestJudge shows that the judge acquits what is right and nothing else.
 func TestJudge(t *testing.T) {
-	if v := newPlay().judge(); len(v.faults) > 0 {
-		t.Fatalf("the judge condemns what is right: %q", v.faults)
+	for _, spoil := range []func(*play){func(*play) {}, (*play).handsOver} {
+		p := newPlay()
+		spoil(p)
+		if v := p.judge(); len(v.faults) > 0 {
+			t.Fatalf("the judge condemns what is right: %q", v.faults)
+		}
 	}
 	for name, c := range map[string]struct {
 		spoil func(p *play)
@@ -107,8 +114,9 @@ func TestJudge(t *testing.T) {
 		"too late":                    {func(p *play) { p.shift("peer", 300) }, "took over from tandem (goodbye)"},
 		"never":                       {func(p *play) { p.without("peer", 0, 9999) }, "peer has not taken over"},
 		"nobody asked for it":         {func(p *play) { p.expected = p.expected[:1] }, "and that should stay"},
-		"no announcement":             {func(p *play) { p.without("tandem", 351, 351) }, "tandem has not announced 10.0.0.1"},
+		"no announcement":             {func(p *play) { p.handsOver(); p.without("tandem", 351, 351) }, "tandem has not announced 10.0.0.1"},
 		"announced before the advert": {func(p *play) {
+			p.handsOver()
 			p.without("tandem", 351, 351)
 			p.sends("tandem", 340, arpMessage{operation: 1, targetAddress: ipv4.virtualAddresses()[0]}, hardware{})
 		}, "tandem has not announced"},

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"tandem/appliance/lab"
 	// The program under test is built out of sight of the tool that keeps the results
 	// of tests: it must learn from here, and from noteSources, when the program changed.
@@ -49,6 +51,10 @@ func runInside(m *testing.M) (int, error) {
 	flag.Parse()
 	if err := parallelScenarios(); err != nil {
 		return 1, err
+	}
+	// FRR leaves files in /var/tmp when it is killed; this one ends with the laboratory.
+	if err := unix.Mount("tmpfs", "/var/tmp", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777"); err != nil {
+		return 1, fmt.Errorf("mount a private /var/tmp: %w", err)
 	}
 	dir, err := os.MkdirTemp("", "tandem")
 	if err != nil {
