@@ -105,6 +105,16 @@ func judge(e evidence) *verdict {
 	return v
 }
 
+// prompt tells that Tandem had real-time priority.
+func (e *evidence) prompt() bool {
+	for _, r := range e.routers {
+		if r.ours && !r.realTime {
+			return false
+		}
+	}
+	return true
+}
+
 // intervalOf is a router's Advertisement_Interval.
 func (e *evidence) intervalOf(name string) time.Duration {
 	if own := e.routers[name].interval; own > 0 {
