@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"os/user"
 	"path/filepath"
 	"strconv"
@@ -17,8 +16,11 @@ import (
 	"tandem/appliance/lab"
 )
 
-// frrPath is where the package keeps FRR's daemons.
-const frrPath = "/usr/lib/frr"
+// Where the packages keep the daemons, which is not on everybody's path.
+const (
+	frrPath        = "/usr/lib/frr"
+	keepalivedPath = "/usr/sbin/keepalived"
+)
 
 // kind is a make of routers.
 type kind string
@@ -36,7 +38,7 @@ func (k kind) need(s *stand) {
 	case makeTandem:
 		return
 	case makeKeepalived:
-		if _, err := exec.LookPath("keepalived"); err != nil {
+		if _, err := os.Stat(keepalivedPath); err != nil {
 			s.t.Skip("keepalived is not installed: run tests/tools.sh as root")
 		}
 		return
@@ -134,7 +136,7 @@ func (r *keepalived) start() error {
 	if err := r.begin(); err != nil {
 		return err
 	}
-	return r.launch("keepalived", "--dont-fork", "--log-console", "--log-detail", "--vrrp",
+	return r.launch(keepalivedPath, "--dont-fork", "--log-console", "--log-detail", "--vrrp",
 		"--use-file", r.path("keepalived.conf"), "--pid", r.path("pid"), "--vrrp_pid", r.path("vrrp.pid"))
 }
 
