@@ -128,7 +128,8 @@ func (v *verdict) judgeAnswers() {
 	}
 	for _, c := range v.expected {
 		if answers[c.to] == 0 {
-			v.fail(c.to, "%s, which was MASTER, has never answered the host", c.to)
+			// Nobody's fault at first: broadcasts wait in a queue that all namespaces share.
+			v.fail("", "%s, which was MASTER, has never answered the host", c.to)
 		}
 	}
 	v.note("answers: %v, with a wrong MAC address: %v", answers, wrong)

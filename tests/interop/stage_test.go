@@ -1,8 +1,11 @@
 package interop
 
 import (
+	"bytes"
 	"errors"
+	"os/exec"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -57,9 +60,13 @@ func (c *stage) perform(t *testing.T, seg segment, play func(s *stand)) {
 		v := s.outcome(play)
 		stall := c.stalls.during(s.begun, time.Now())
 		if len(v.faults) > 0 && (stall > seg.interval/2 || !v.ours || !v.prompt()) && attempt < attempts {
+			s.autopsy()
 			t.Logf("once more: this went wrong, and a processor stood still for up to %v: %q", stall, v.faults)
 			s.close()
 			continue
+		}
+		if len(v.faults) > 0 {
+			s.autopsy()
 		}
 		for _, fault := range v.faults {
 			t.Error(fault)
@@ -68,6 +75,26 @@ func (c *stage) perform(t *testing.T, seg segment, play func(s *stand)) {
 			t.Log(note)
 		}
 		return
+	}
+}
+
+// autopsy logs what the kernel of each of Tandem's nodes holds.
+func (s *stand) autopsy() {
+	s.t.Helper()
+	for name, r := range s.routers {
+		if !r.base().ours {
+			continue
+		}
+		for _, question := range []string{
+			"ip -d address", "ip neighbour", "ip rule", "ip route show table all", "ip -6 route show table all", "nft list ruleset",
+		} {
+			words := strings.Fields(question)
+			var out bytes.Buffer
+			cmd := exec.Command(words[0], words[1:]...)
+			cmd.Stdout, cmd.Stderr = &out, &out
+			err := r.base().ns.Run(cmd)
+			s.t.Logf("%s: %s: %v\n%s", name, question, err, out.String())
+		}
 	}
 }
 
