@@ -127,7 +127,7 @@ func (g *Group) heardMasterBeat(now time.Time, h Heartbeat) {
 // until a moment ago, that what waited for it in the socket may be long out of date. An
 // offer that still stands is repeated.
 func (g *Group) overslept(now time.Time) bool {
-	if !g.stalledAt.IsZero() && now.Sub(g.stalledAt) < g.cfg.Interval {
+	if !g.stalledAt.IsZero() && now.Sub(g.stalledAt) < g.cfg.Interval/replyFraction {
 		return true
 	}
 	return !g.heartbeatAt.IsZero() && now.Sub(g.heartbeatAt) > g.cfg.Interval

@@ -203,9 +203,13 @@ func (m *machine) stayed(c carrier, p *advert, a vrrp.Advertisement) {
 }
 
 // expectGoodbye demands that a BACKUP which has been told that the MASTER stopped
-// takes over when Skew_Time has passed (RFC 9568 §6.4.2), unless it hears a MASTER.
+// takes over when Skew_Time has passed (RFC 9568 §6.4.2), unless it hears a MASTER, or
+// has heard a better foreign one.
 func (m *machine) expectGoodbye(wait time.Duration) {
 	m.past.goodbye++
+	if m.outranked() {
+		return
+	}
 	goodbye, incarnation, woke, returned := m.past.goodbye, m.incarnation, m.past.wokeAt, m.past.returnedAt
 	bound := m.w.drifted(wait) + m.w.lag() + 2*wakeJitter
 	m.w.after(bound, func() {

@@ -330,7 +330,7 @@ func (m *machine) receiveHeartbeat(b *heartbeat) {
 	}
 	m.step(vrrp.Input{Heartbeat: &beat}, cause{beat: &beat})
 	// Who has just woken up may have a goodbye before it that was taken back long ago.
-	if before == vrrp.Backup && was == vrrp.Master && beat.State == vrrp.Initialize && m.past.wokeAt != m.local() && !m.outranked() {
+	if before == vrrp.Backup && was == vrrp.Master && beat.State == vrrp.Initialize && m.local()-m.past.wokeAt > m.cfg.Interval/20 {
 		m.expectGoodbye(m.group.SkewTime())
 	}
 }
