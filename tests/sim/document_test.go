@@ -176,6 +176,7 @@ func (m *machine) adopt(cfg vrrp.GroupConfig, list []carrier) {
 		m.index[c] = absent
 		m.encoded[c] = encoded{}
 	}
+	m.past.noteTiming(m)
 	addresses := make([]int, len(list))
 	for i, c := range list {
 		m.index[c] = i
@@ -190,5 +191,4 @@ func (m *machine) adopt(cfg vrrp.GroupConfig, list []carrier) {
 	if m.is(vrrp.Master) {
 		m.announcer.Start(m.now())
 	}
-	m.past.noteTiming(m)
 }

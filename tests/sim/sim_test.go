@@ -78,6 +78,7 @@ func (w *world) drawLinks() {
 // addForeign puts a router that knows of no pair on a network.
 func (w *world) addForeign() {
 	c := carrier(w.rng.IntN(w.networks))
+	w.links[c].background = 0 // the only way to it must lose nothing by itself
 	source := netip.AddrFrom4([4]byte{10, byte(c), 0, []byte{1, 9}[w.rng.IntN(2)]})
 	priority := []uint8{100, 150, 190, 200, 250}[w.rng.IntN(5)]
 	m := w.newMachine(-1, "foreign")
