@@ -274,6 +274,9 @@ type Group struct {
 	// this BACKUP, obeyed or not.
 	heardAt       time.Time
 	heardPriority uint8
+	// heardPeer tells that it came from the other member: only that one's priorities
+	// tell of impairment.
+	heardPeer     bool
 	heardInterval time.Duration
 	// stalledAt is when this MASTER last found that it had slept through its lease.
 	stalledAt time.Time

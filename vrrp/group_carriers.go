@@ -22,19 +22,32 @@ func (g *Group) fitCarriers(next GroupConfig) {
 }
 
 // SetLinks tells which carriers' links are up, in the order of the configuration;
-// carriers beyond the slice stay as they are. A node with a peer that stands alone
+// carriers beyond the slice stay as they are. A MASTER announces itself on a link that
+// is back. A node with a peer that stands alone
 // does not become MASTER, and does not stay it: the peer serves everybody who is
 // still there, and the way back must not begin with two MASTERs.
 func (g *Group) SetLinks(now time.Time, up []bool) Output {
 	var out Output
 	before := g.usable()
+	returned := false
+	for i := range min(len(up), len(g.up)) {
+		returned = returned || up[i] && !g.up[i]
+	}
 	copy(g.up, up)
 	usable := g.usable()
 	if usable && !before && g.state == Backup {
 		// The peer's adverts could not come in until now.
 		g.waitForSilence(now)
 	}
-	if g.stepDownIfStalled(now, &out) || usable || !g.cfg.HasPeer || g.state != Master {
+	if g.stepDownIfStalled(now, &out) || g.state != Master {
+		return out
+	}
+	if usable || !g.cfg.HasPeer {
+		if returned {
+			// Who stands behind that link may have heard nothing for long.
+			g.advertise(now, &out)
+			out.Announce = true
+		}
 		return out
 	}
 	g.becomeBackup(now, ReasonIsolated, &out)

@@ -1,6 +1,7 @@
 package vrrp
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 
@@ -44,9 +45,15 @@ func TestAnyCarrierCounts(t *testing.T) {
 
 func TestBackupTakesOverFromLowerBand(t *testing.T) {
 	t.Parallel()
-	noPreempt := with(alone(), func(c *GroupConfig) { c.Preempt, c.Priority = false, 200 })
+	noPreempt := with(alone(), func(c *GroupConfig) {
+		c.Preempt, c.Priority, c.Carriers[0].Peer = false, 200, netip.MustParseAddr(testPeer)
+	})
 	const down200 = 3*second + 56*second/256
 	tell(t, []story{
+		{"without Preempt the low priority of a stranger is its own affair", noPreempt, backup(
+			false,
+			step{at: second, do: advertsFrom(0, "192.0.2.66", 20, second), state: Backup, deadline: second + down200},
+		)},
 		{"without Preempt a lower band is discarded", noPreempt, backup(
 			false,
 			step{at: second, do: adverts(99), state: Backup, deadline: down200},

@@ -178,7 +178,7 @@ func (g *Group) Receive(now time.Time, carrier int, source netip.Addr, a Adverti
 	a.Interval = g.believable(now, peer, source, a)
 	if g.state == Backup {
 		g.heardMaster(now)
-		g.receiveBackup(now, a)
+		g.receiveBackup(now, peer, a)
 		return out
 	}
 	if peer && a.Priority > 0 && g.suspect(now) {
@@ -201,9 +201,9 @@ func (g *Group) answer(now time.Time, out *Output) {
 }
 
 // receiveBackup is RFC 9568 §6.4.2, "If an ADVERTISEMENT is received".
-func (g *Group) receiveBackup(now time.Time, a Advertisement) {
+func (g *Group) receiveBackup(now time.Time, peer bool, a Advertisement) {
 	g.graced = false
-	g.heardAt, g.heardPriority, g.heardInterval = now, a.Priority, a.Interval
+	g.heardAt, g.heardPeer, g.heardPriority, g.heardInterval = now, peer, a.Priority, a.Interval
 	if a.Priority == 0 {
 		g.downReason = ReasonPeerStopped
 		g.downAt = now.Add(g.SkewTime())
@@ -221,7 +221,7 @@ func (g *Group) receiveBackup(now time.Time, a Advertisement) {
 // priority.
 func (g *Group) preempts(now time.Time, priority uint8) bool {
 	mine := g.Priority()
-	lowerBand := band(priority) < band(mine)
+	lowerBand := g.heardPeer && band(priority) < band(mine)
 	if !lowerBand {
 		g.impairedSince = time.Time{}
 	} else if g.impairedSince.IsZero() {

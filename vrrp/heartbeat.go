@@ -115,7 +115,7 @@ func (g *Group) heardMasterBeat(now time.Time, h Heartbeat) {
 	if h.State != Master || g.downReason == ReasonPeerStopped {
 		return
 	}
-	g.heardAt, g.heardPriority = now, h.Priority
+	g.heardAt, g.heardPeer, g.heardPriority = now, true, h.Priority
 	if g.preempts(now, h.Priority) {
 		return
 	}
