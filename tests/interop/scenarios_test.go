@@ -105,6 +105,9 @@ const (
 	tandemHigher = "Tandem is higher"
 	peerHigher   = "the peer is higher"
 	tandemOwner  = "Tandem is the owner"
+	// tandemAbove is about a peer whose priority would tell of an impairment if it were
+	// the other member.
+	tandemAbove = "Tandem is far higher and does not preempt"
 )
 
 func scenarios() []scenario {
@@ -115,6 +118,7 @@ func scenarios() []scenario {
 		{"the peer is higher and does not preempt", settings{priority: 150, last: 2}, settings{priority: 200, last: 3}, peerLeavesTandem},
 		{"equal priority, Tandem has the higher address", settings{priority: 150, preempt: true, last: 4}, settings{priority: 150, preempt: true, last: 3}, tie},
 		{"equal priority, the peer has the higher address", settings{priority: 150, preempt: true, last: 2}, settings{priority: 150, preempt: true, last: 3}, tie},
+		{tandemAbove, settings{priority: 200, last: 2}, settings{priority: 50, last: 3}, tandemLeavesThePeer},
 		{tandemOwner, settings{priority: 255, preempt: true, last: 2}, settings{priority: 100, preempt: true, last: 3}, higherTandem},
 	}
 }
@@ -123,7 +127,7 @@ func scenarios() []scenario {
 func always() []string {
 	var names []string
 	for _, c := range scenarios() {
-		if c.name != tandemOwner {
+		if c.name != tandemOwner && c.name != tandemAbove {
 			names = append(names, c.name)
 		}
 	}
@@ -204,7 +208,7 @@ func worlds() []world {
 	dual := v3
 	dual.ipv6 = true
 	all := always()
-	more := append(always(), tandemOwner)
+	more := append(always(), tandemAbove, tandemOwner)
 	return []world{
 		{name: "keepalived, version 2", peer: makeKeepalived, segment: v2, plays: all},
 		{name: "FRR, version 2", peer: makeFRR, segment: v2, plays: all},
