@@ -61,12 +61,16 @@ func other(node string) string {
 }
 
 // newStand builds a laboratory whose nodes are not started yet.
-func newStand(t *testing.T) *stand {
+func newStand(t *testing.T) *stand { return newStandOf(t, lab.Options{}) }
+
+// newStandOf builds one with options beside the usual ones.
+func newStandOf(t *testing.T, opts lab.Options) *stand {
 	t.Helper()
 	if !lab.Inside() {
 		t.Skip("this machine lets the test make no namespaces: run it as root")
 	}
-	l, err := lab.New(t.Context(), lab.Options{Binary: os.Getenv(binaryVariable), Dir: t.TempDir(), Interval: interval})
+	opts.Binary, opts.Dir, opts.Interval = os.Getenv(binaryVariable), t.TempDir(), interval
+	l, err := lab.New(t.Context(), opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,9 +86,12 @@ func newStand(t *testing.T) *stand {
 
 // newPair builds a laboratory, waits until its pair is ready with alpha as MASTER, and
 // sends traffic.
-func newPair(t *testing.T) *stand {
+func newPair(t *testing.T) *stand { return newPairOf(t, lab.Options{}) }
+
+// newPairOf does so with options beside the usual ones.
+func newPairOf(t *testing.T, opts lab.Options) *stand {
 	t.Helper()
-	s := newStand(t)
+	s := newStandOf(t, opts)
 	s.startAlpha()
 	s.start(lab.Bravo)
 	s.answers(lab.Bravo)
