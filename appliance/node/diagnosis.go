@@ -1,6 +1,7 @@
 package node
 
 import (
+	"encoding/hex"
 	"time"
 
 	"tandem/appliance/status"
@@ -24,7 +25,10 @@ func (n *node) diagnose(now time.Time, r elector.Report) []status.Condition {
 		// were when it was made.
 		HeartbeatAge: age(r.At, r.Peer.HeartbeatAt), IntroductionAge: age(r.At, r.Heartbeats.IntroducedAt),
 		Beat: n.beat(), Down: r.DownInterval,
-		SameDocument: r.Peer.HeartbeatAt.IsZero() || r.Peer.Configuration == n.digest(),
+		Document: status.Short(n.doc.Hash()),
+	}
+	if !r.Peer.HeartbeatAt.IsZero() {
+		v.PeerDocument = status.Short(hex.EncodeToString(r.Peer.Configuration[:]))
 	}
 	if v.Beat > 0 {
 		v.DownByBeats = vrrp.BeatLease(v.Beat) + v.Beat

@@ -58,9 +58,10 @@ type View struct {
 	// Beat is the time between heartbeats, Down the down interval, DownByBeats the time
 	// in which heartbeats tell of a dead MASTER; zero if they do not.
 	Beat, Down, DownByBeats time.Duration
-	// SameDocument is false if the peer's heartbeats name another document.
-	SameDocument bool
-	Links        []Link
+	// Document and PeerDocument are the beginnings of the hashes of the documents, the
+	// peer's as its heartbeats name it; empty if unknown.
+	Document, PeerDocument string
+	Links                  []Link
 }
 
 // Link is a carrier in a [View].
@@ -105,9 +106,9 @@ func Diagnose(v View) []Condition {
 		list = append(list, Condition{Name: BothMaster, Text: fmt.Sprintf(
 			"%s says that it is MASTER, too: it has not heard this node's adverts; the one of lower priority yields as soon as one comes through, so check multicast on the networks", v.Peer)})
 	}
-	if !v.SameDocument {
+	if v.PeerDocument != "" && v.PeerDocument != v.Document {
 		list = append(list, Condition{Name: DifferentDocument, Text: fmt.Sprintf(
-			"%s runs a different document: the election goes on, but apply the same document on both nodes", v.Peer)})
+			"the peer runs a different document (%s, here %s): the election goes on, but apply the same one on both nodes", v.PeerDocument, v.Document)})
 	}
 	list = append(list, v.haLink()...)
 	return append(list, v.silence()...)

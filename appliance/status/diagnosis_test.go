@@ -12,7 +12,7 @@ func backupView() View {
 	return View{
 		Now: time.Unix(0, 0), PeerMaster: true, Peer: "bravo", Priority: 180, PeerAlive: true,
 		HeartbeatAge: 10 * time.Millisecond, IntroductionAge: -1,
-		Beat: 20 * time.Millisecond, Down: 330 * time.Millisecond, DownByBeats: 90 * time.Millisecond, SameDocument: true,
+		Beat: 20 * time.Millisecond, Down: 330 * time.Millisecond, DownByBeats: 90 * time.Millisecond, Document: "0123", PeerDocument: "0123",
 		Links: []Link{
 			{Name: "lan", Up: true, Hears: true, StrangerAge: -1, EchoAge: -1},
 			{Name: "wan", Up: true, Hears: true, StrangerAge: -1, EchoAge: -1},
@@ -62,7 +62,7 @@ func TestDiagnose(t *testing.T) {
 			v.Links[0].Hears, v.Links[2].Hears = false, false
 		}, []string{HALinkSilent, CarrierSilent, Partitioned}, "wan is all that is left"},
 		"two MASTERs":        {masterView, func(v *View) { v.PeerMaster = true }, []string{BothMaster}, "bravo says"},
-		"another document":   {backupView, func(v *View) { v.SameDocument = false }, []string{DifferentDocument}, "same document"},
+		"another document":   {backupView, func(v *View) { v.PeerDocument = "4567" }, []string{DifferentDocument}, "4567, here 0123"},
 		"a stranger above":   {masterView, func(v *View) { stranger(v, 201) }, []string{StrangerAbove}, "10.0.0.66"},
 		"a stranger below":   {masterView, func(v *View) { stranger(v, 100) }, nil, ""},
 		"a stranger rules":   {backupView, func(v *View) { stranger(v, 254); v.PeerMaster = false }, []string{StrangerMaster}, "no member is MASTER"},

@@ -38,7 +38,7 @@ func malformed() map[string]spoof {
 		"checksum":  with(stranger(), func(p *spoof) { p.damage = flip(2, 0x40) }), // the priority
 		"ttl":       with(stranger(), func(p *spoof) { p.ttl = 64 }),
 		"vrid":      with(stranger(), func(p *spoof) { p.vrid = 99 }),
-		"version":   with(stranger(), func(p *spoof) { p.damage = flip(0, 0x10) }),
+		"version":   with(stranger(), func(p *spoof) { p.damage = flip(0, 0x70) }),
 		"type":      with(stranger(), func(p *spoof) { p.damage = flip(0, 0x03) }),
 		"header":    with(stranger(), func(p *spoof) { p.damageHeader = flip(12, 0xff) }),
 	}

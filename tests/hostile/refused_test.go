@@ -2,6 +2,7 @@ package hostile
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -154,6 +155,12 @@ func TestOrphanedElector(t *testing.T) {
 	before, calm := s.standing(lab.Bravo), s.traffic(calmSilence)
 	elector, node := s.electorOf(lab.Alpha), s.nodePID(lab.Alpha)
 	s.must(syscall.Kill(node, syscall.SIGKILL))
+	s.eventually("the node is dead", func(context.Context) error {
+		if err := syscall.Kill(node, 0); !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("process %d is still there (%w)", node, err)
+		}
+		return nil
+	})
 	i := s.usual(lab.Alpha)
 	i.stateDir = t.TempDir()
 	s.refuses(i, "the elector of an earlier node of group lab still runs in this network namespace", "start the node with the one of before", "wait a minute")
