@@ -53,6 +53,8 @@ type planner struct {
 	// virtual and own are the addresses that must stand.
 	virtual map[spot]addressForm
 	own     map[spot]bool
+	// routed are the links by which routes lead.
+	routed map[string]bool
 	// lagging are interfaces on which a virtual link-local address would speak for
 	// the node; see observeOrder.
 	lagging map[string]bool
@@ -72,7 +74,10 @@ func newPlanner(intent router.Intent, seen observed) *planner {
 		intent: intent, seen: seen, links: seen.index(),
 		places: make(map[netip.Addr][]address, len(seen.addresses)),
 		doomed: make(map[string]bool), virtual: make(map[spot]addressForm),
-		own: make(map[spot]bool, len(intent.Ports)), lagging: make(map[string]bool), said: make(map[string]bool),
+		own: make(map[spot]bool, len(intent.Ports)), routed: make(map[string]bool), lagging: make(map[string]bool), said: make(map[string]bool),
+	}
+	for _, route := range intent.Routes {
+		p.routed[route.Link] = true
 	}
 	for _, a := range seen.addresses {
 		p.places[a.prefix.Addr()] = append(p.places[a.prefix.Addr()], a)

@@ -207,7 +207,7 @@ func TestPlanIPv6Differences(t *testing.T) {
 				*seen = done(withoutMAC(only6()))
 				v := only6().VirtualLinks[0]
 				seen.links = append(seen.links, link{name: v.Name, alias: alias("lab", v), macvlan: true, parent: v.Parent, mac: v.MAC, up: true})
-				for _, s := range virtualSettings(v, "0") {
+				for _, s := range virtualSettings(v, "0", true) {
 					seen.sysctls[s.path] = s.value
 				}
 			},

@@ -83,9 +83,9 @@ func conf4(name string) string { return "net/ipv4/conf/" + name + "/" }
 func conf6(name string) string { return "net/ipv6/conf/" + name + "/" }
 
 // virtualSettings are the sysctls of a macvlan.
-func virtualSettings(v router.VirtualLink, allRPFilter string) []setting {
+func virtualSettings(v router.VirtualLink, allRPFilter string, routed bool) []setting {
 	if v.IPv6 {
-		return virtualSettings6(v.Name)
+		return virtualSettings6(v.Name, routed)
 	}
 	conf := conf4(v.Name)
 	return []setting{
@@ -105,9 +105,17 @@ func virtualSettings(v router.VirtualLink, allRPFilter string) []setting {
 }
 
 // virtualSettings6 are the sysctls of a macvlan that carries IPv6. It knows what it
-// is told and says nothing by itself.
-func virtualSettings6(name string) []setting {
+// is told and says nothing by itself. Only through a routed one does the kernel send
+// to neighbours.
+func virtualSettings6(name string, routed bool) []setting {
 	conf := conf6(name)
+	// Learn hosts that say by themselves where they are (RFC 9568 §8.2.4). Were it on
+	// every link, each such host would be there hundreds of times, and the kernel's
+	// table of neighbours full.
+	learn := "0"
+	if routed {
+		learn = "1"
+	}
 	return []setting{
 		// IPv4 has a macvlan of its own.
 		{conf4(name) + "forwarding", "0"},
@@ -124,8 +132,7 @@ func virtualSettings6(name string) []setting {
 		{conf + "forwarding", "1"},
 		// Without this the kernel deletes the addresses when the link goes down.
 		{conf + "keep_addr_on_down", "1"},
-		// Learn hosts that say by themselves where they are (RFC 9568 §8.2.4).
-		{conf + "accept_untracked_na", "1"},
+		{conf + "accept_untracked_na", learn},
 		{conf + "disable_ipv6", "0"},
 	}
 }
@@ -274,7 +281,7 @@ func (p *planner) linkSysctls() {
 }
 
 func (p *planner) virtualSysctls(v router.VirtualLink) {
-	settings := virtualSettings(v, p.seen.allRPFilter)
+	settings := virtualSettings(v, p.seen.allRPFilter, p.routed[v.Name])
 	if _, ok := p.standing(v); ok {
 		p.sysctls(settings, v.Name, false)
 		return

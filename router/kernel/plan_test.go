@@ -93,7 +93,7 @@ func done(intent router.Intent) observed {
 		seen.links = append(seen.links, link{
 			name: v.Name, alias: alias(intent.Group, v), index: 10 + i, macvlan: true, parent: v.Parent, mac: v.MAC, up: true,
 		})
-		for _, s := range virtualSettings(v, "0") {
+		for _, s := range virtualSettings(v, "0", routed(intent, v)) {
 			seen.sysctls[s.path] = s.value
 		}
 	}
@@ -493,4 +493,9 @@ func TestRemovalTakesOursOnly(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
+}
+
+// routed tells that routes lead by a link.
+func routed(intent router.Intent, v router.VirtualLink) bool {
+	return slices.ContainsFunc(intent.Routes, func(r router.Route) bool { return r.Link == v.Name })
 }

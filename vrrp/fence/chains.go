@@ -16,6 +16,7 @@ import (
 // so that hundreds of virtual links cost hundreds of rules and not thousands.
 const (
 	linkEgressName   = "link-egress"
+	linkIngressName  = "link-ingress"
 	guardEgressName  = "guard-egress"
 	guardIngressName = "guard-ingress"
 )
@@ -74,7 +75,10 @@ func chains(cfg Config) []chain {
 	if len(egress) > 0 {
 		list = append(list, chain{name: guardEgressName, rules: egress}, chain{name: guardIngressName, rules: ingress})
 	}
-	speak, hear := []rule{when(nil, jump(linkEgressName))}, []rule{when(held(), accept())}
+	if len(v.macs) > 0 {
+		list = append(list, chain{name: linkIngressName, rules: linkIngress(v.macs)})
+	}
+	speak, hear := []rule{when(nil, jump(linkEgressName))}, []rule{when(nil, jump(linkIngressName))}
 	for _, l := range cfg.Links {
 		if l.ownMAC() {
 			continue
@@ -92,6 +96,14 @@ func chains(cfg Config) []chain {
 			base("parent-ingress-"+p.name, p.name, nftables.ChainHookIngress, nftables.ChainPolicyAccept, p.ingress(v)))
 	}
 	return list
+}
+
+// linkIngress is what a virtual link hears while the lease is held: everybody but
+// the other virtual links. Each of them would take each announcement of all others
+// for a neighbour, and with a few hundred links the kernel's table of neighbours is
+// full.
+func linkIngress(macs [][6]byte) []rule {
+	return []rule{when(all(held(), notAmong(etherSource(), macSet(macs))), accept())}
 }
 
 func base(name, device string, hook *nftables.ChainHook, policy nftables.ChainPolicy, rules []rule) chain {
