@@ -38,12 +38,13 @@ func (n *node) diagnose(now time.Time, r elector.Report) []status.Condition {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	up := make(map[string]bool, len(n.carriers))
+	for _, mine := range n.carriers {
+		up[mine.Name] = n.state.links[mine.Segment]
+	}
 	for i, c := range r.Carriers {
-		l := status.Link{Name: c.Name, HA: c.Name == router.HACarrier, StrangerAge: -1, EchoAge: age(now, c.EchoAt)}
-		for _, mine := range n.carriers {
-			if mine.Name == c.Name {
-				l.Up = n.state.links[mine.Segment]
-			}
+		l := status.Link{
+			Name: c.Name, HA: c.Name == router.HACarrier, Up: up[c.Name], StrangerAge: -1, EchoAge: age(now, c.EchoAt),
 		}
 		l.Hears = i < len(r.Hears) && r.Hears[i]
 		if l.HeardKnown = len(r.Peer.Hears) == len(r.Carriers); l.HeardKnown {

@@ -58,7 +58,11 @@ func age(now, at time.Time) time.Duration {
 func (n *node) carrierStatus(now time.Time, r elector.Report) []status.Carrier {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	var out []status.Carrier
+	places := make(map[string]int, len(r.Carriers))
+	for i, cr := range r.Carriers {
+		places[cr.Name] = i
+	}
+	out := make([]status.Carrier, 0, len(n.carriers))
 	for _, c := range n.carriers {
 		s := status.Carrier{
 			Name: c.Name, Kind: n.kind(c.Segment), Interface: c.Interface, VRID: c.VRID, IPv6: c.IPv6,
@@ -67,8 +71,7 @@ func (n *node) carrierStatus(now time.Time, r elector.Report) []status.Carrier {
 		if c.Segment != router.HACarrier { // whose address is a stand-in
 			s.Addresses = texts(c.Addresses)
 		}
-		i := slices.IndexFunc(r.Carriers, func(cr elector.CarrierReport) bool { return cr.Name == c.Name })
-		if i >= 0 {
+		if i, ok := places[c.Name]; ok {
 			cr := r.Carriers[i]
 			s.Sent, s.Received, s.Dropped, s.PeerHeard = cr.Sent, cr.Received, maps.Clone(cr.Dropped), age(now, cr.HeardAt)
 			s.Checksums = maps.Clone(cr.Checksums)
@@ -167,7 +170,8 @@ func (n *node) problems(s status.Status, r elector.Report, alive bool) []string 
 		if c.Mismatch != "" {
 			problems = append(problems, c.Mismatch+": apply the same document on both nodes")
 		}
-		if i := slices.IndexFunc(s.Carriers, func(sc status.Carrier) bool { return sc.Name == c.Name }); c.Error != "" && i >= 0 && s.Carriers[i].Up {
+		up := func(sc status.Carrier) bool { return sc.Name == c.Name && sc.Up }
+		if c.Error != "" && slices.ContainsFunc(s.Carriers, up) {
 			problems = append(problems, fmt.Sprintf("adverts on %s: %s", c.Name, c.Error))
 		}
 	}

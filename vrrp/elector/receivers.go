@@ -176,8 +176,17 @@ func (c *carrier) compare(interval time.Duration, a vrrp.Advertisement) {
 	if a.Interval != interval {
 		c.mismatch = fmt.Sprintf("the MASTER on %s advertises every %v, this node is configured for %v", c.cfg.Name, a.Interval, interval)
 	} else if !sameAddresses(a.Addresses, c.cfg.Addresses) {
-		c.mismatch = fmt.Sprintf("the MASTER on %s advertises %v, this node is configured for %v", c.cfg.Name, a.Addresses, c.cfg.Addresses)
+		c.mismatch = fmt.Sprintf("the MASTER on %s advertises %s, this node is configured for %s", c.cfg.Name, some(a.Addresses), some(c.cfg.Addresses))
 	}
+}
+
+// some lists a few addresses: an advert may have 255, a report 510 such sentences.
+func some(addresses []netip.Addr) string {
+	const few = 8
+	if len(addresses) <= few {
+		return fmt.Sprint(addresses)
+	}
+	return fmt.Sprintf("%v and %d more", addresses[:few], len(addresses)-few)
 }
 
 // sameAddresses compares as sets: RFC 9568 §5.2.9 only recommends the same order.

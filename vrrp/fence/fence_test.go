@@ -233,7 +233,7 @@ func TestEnsureIsIdempotentAndKeepsTheLease(t *testing.T) {
 	full := l.cfg
 	l.cfg.Links = full.Links[:1]
 	want := []string{
-		"replace the rules of chain guard-egress", "replace the rules of chain guard-ingress",
+		"replace the rules of chain guard-egress", "replace the rules of chain guard-ingress", "replace the rules of chain link-ingress",
 		"replace the rules of chain parent-egress-a0", "replace the rules of chain parent-ingress-a0",
 		"delete chain egress-v1", "delete chain ingress-v1", "delete chain parent-egress-a1", "delete chain parent-ingress-a1",
 	}
@@ -241,7 +241,7 @@ func TestEnsureIsIdempotentAndKeepsTheLease(t *testing.T) {
 		t.Error(diff)
 	}
 	l.cfg = full
-	if got := l.ensure(t); len(got) != 8 {
+	if got := l.ensure(t); len(got) != 9 {
 		t.Errorf("link came back: %q", got)
 	}
 	if !l.open(t) {
