@@ -90,6 +90,29 @@ add rule ipv6 11200: from fd00:20::/64 lookup 1020`), "\n")
 	}
 }
 
+// A second virtual router of a segment serves hosts as a gateway, but the kernel
+// reaches the segment by the first one.
+func TestPlanLearnsNeighboursByRoutedLinksOnly(t *testing.T) {
+	intent := only6()
+	further := intent.VirtualLinks[0]
+	further.Name, further.VRID, further.MAC[5] = "vmac21v6", 21, 21
+	further.Addresses = []netip.Addr{addr("fe80::5e:15"), addr("fd00:20::15")}
+	intent.VirtualLinks = append(intent.VirtualLinks, further)
+	ops, _ := plan(intent, bare(intent))
+	var got []string
+	for _, text := range texts(ops) {
+		if strings.Contains(text, "/vmac2") && strings.Contains(text, "accept_untracked_na") {
+			got = append(got, text)
+		}
+	}
+	want := []string{
+		"set net/ipv6/conf/vmac20v6/accept_untracked_na to 1", "set net/ipv6/conf/vmac21v6/accept_untracked_na to 0",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestPlanIPv6Differences(t *testing.T) {
 	move := func(seen *observed, a string, f func(*address)) {
 		i := slices.IndexFunc(seen.addresses, func(have address) bool { return have.prefix.Addr() == addr(a) })

@@ -20,13 +20,19 @@ import (
 // of the node. What is expected is sent again and again on a busy machine.
 func (s *segment) heard(t *testing.T, listener *net.UDPConn, to [6]byte, src, dst netip.Addr, expected bool) bool {
 	t.Helper()
+	return s.heardFrom(t, b0MAC, listener, to, src, dst, expected)
+}
+
+// heardFrom is heard with another source MAC address.
+func (s *segment) heardFrom(t *testing.T, mac [6]byte, listener *net.UDPConn, to [6]byte, src, dst netip.Addr, expected bool) bool {
+	t.Helper()
 	attempts := 1
 	if expected {
 		attempts = 20
 	}
 	port := listener.LocalAddr().(*net.UDPAddr).AddrPort().Port()
 	for range attempts {
-		send(t, s.b0, datagram(to, b0MAC, src, dst, port))
+		send(t, s.b0, datagram(to, mac, src, dst, port))
 		if err := listener.SetReadDeadline(time.Now().Add(quiet)); err != nil {
 			t.Fatal(err)
 		}
@@ -102,6 +108,38 @@ func TestTrafficNeedsTheLease(t *testing.T) {
 				if got := s.heard(t, listener, s.mac(), source, foreign, open); got != open {
 					t.Errorf("open %v: traffic to be forwarded is heard: %v", open, got)
 				}
+			}
+		})
+	}
+}
+
+// Hundreds of virtual links on one segment would learn hundreds of neighbours from
+// each other's announcements, and each would be there hundreds of times.
+func TestVirtualLinksDoNotHearEachOther(t *testing.T) {
+	for _, m := range modes() {
+		if m.ownMAC {
+			continue
+		}
+		t.Run(m.name, func(t *testing.T) {
+			s := newSegment(t, m)
+			listener := s.listener(t, m.ipv6)
+			source, foreign := s.sourceAndForeign(t)
+			s.macvlan(t, "w", "a0", vmac1)
+			s.cfg.Links = append(s.cfg.Links, fence.Link{Name: "w", Parent: "a0", MAC: vmac1, VRID: 11, Addresses: []netip.Addr{vip1}})
+			s.ensure(t)
+			s.hold(t)
+			if !s.heard(t, listener, s.mac(), source, foreign, true) {
+				t.Error("a neighbour is not heard")
+			}
+			for _, mac := range [][6]byte{vmac1, s.mac()} {
+				if s.heardFrom(t, mac, listener, s.mac(), source, foreign, false) {
+					t.Errorf("a frame from the virtual MAC address %x is heard", mac)
+				}
+			}
+			stranger := vmac1
+			stranger[5] = 99
+			if !s.heardFrom(t, stranger, listener, s.mac(), source, foreign, true) {
+				t.Error("a virtual router of others is not heard")
 			}
 		})
 	}
