@@ -159,13 +159,13 @@ type CarrierReport struct {
 	Sent     uint64            `json:"sent"`
 	Received uint64            `json:"received"`
 	Dropped  map[string]uint64 `json:"dropped,omitempty"`
-	HeardAt  time.Time         `json:"heard_at"`
+	HeardAt  time.Time         `json:"heard_at,omitzero"`
 	// Checksums counts the received adverts by the way in which they were summed up.
 	Checksums map[string]uint64 `json:"checksums,omitempty"`
 	// Stranger is the router outside the group that was last heard; nil if none was.
 	Stranger *Stranger `json:"stranger,omitempty"`
 	// EchoAt is when an advert with this node's own address last came in.
-	EchoAt time.Time `json:"echo_at"`
+	EchoAt time.Time `json:"echo_at,omitzero"`
 	// Mismatch describes the newest advert that did not match the configuration;
 	// such an advert counts all the same.
 	Mismatch string `json:"mismatch,omitempty"`

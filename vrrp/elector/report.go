@@ -1,7 +1,6 @@
 package elector
 
 import (
-	"maps"
 	"os"
 	"time"
 
@@ -20,6 +19,8 @@ func (e *elector) report(now time.Time) {
 	}
 }
 
+// snapshot shares its maps with the elector: it is for sending at once. Hundreds of
+// carriers make it long, so what is not there takes no room.
 func (e *elector) snapshot(now time.Time) Report {
 	r := Report{
 		At: now, PID: os.Getpid(), Since: e.since, Scheduling: e.opts.Scheduling, Breaths: e.breaths,
@@ -39,16 +40,17 @@ func (e *elector) snapshot(now time.Time) Report {
 		HeartbeatAt: peer.HeartbeatAt, Configuration: peer.Configuration, Hears: peer.Hears,
 	}
 	r.Hears = e.group.Hears(now)
+	r.Carriers = make([]CarrierReport, 0, len(e.carriers))
 	for _, c := range e.carriers {
 		r.Carriers = append(r.Carriers, CarrierReport{
 			Name: c.cfg.Name, Open: c.port != nil, Sent: c.sent, Received: c.received,
-			Dropped: maps.Clone(c.dropped), HeardAt: c.heardAt,
+			Dropped: c.dropped, HeardAt: c.heardAt,
 			Checksums: c.sums(), Stranger: c.stranger, EchoAt: c.echoAt, Mismatch: c.staleMismatch(e.group), Error: c.err,
 		})
 	}
 	if e.beats != nil {
 		r.Heartbeats = HeartbeatReport{
-			IntroducedAt: e.beats.introducedAt, Sent: e.beats.sent, Received: e.beats.received, Dropped: maps.Clone(e.beats.dropped), Error: e.beats.err,
+			IntroducedAt: e.beats.introducedAt, Sent: e.beats.sent, Received: e.beats.received, Dropped: e.beats.dropped, Error: e.beats.err,
 		}
 	}
 	return r
@@ -64,9 +66,12 @@ func (c *carrier) staleMismatch(g *vrrp.Group) string {
 
 // sums names the counters of checksums that are not zero.
 func (c *carrier) sums() map[string]uint64 {
-	sums := make(map[string]uint64)
+	var sums map[string]uint64
 	for kind, count := range c.checksums {
 		if count > 0 {
+			if sums == nil {
+				sums = make(map[string]uint64, len(c.checksums))
+			}
 			sums[vrrp.Checksum(kind).String()] = count
 		}
 	}
