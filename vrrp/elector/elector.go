@@ -68,6 +68,8 @@ type elector struct {
 	descriptors []int
 	// commandBuf holds one command, packetBuf one packet.
 	commandBuf, packetBuf []byte
+	// nodeFDs is where addressed asks.
+	nodeFDs []unix.PollFd
 
 	// advertisedAt is when an advert last left by any carrier.
 	advertisedAt time.Time
@@ -251,8 +253,23 @@ func (e *elector) acceptNodes(now time.Time) {
 	}
 }
 
+// addressed tells, without waiting, whether a node has connected or said something. To
+// accept in vain costs the kernel a socket each time, and a BACKUP wakes up for every
+// advert: it was a fifth of all its work.
+func (e *elector) addressed() bool {
+	e.nodeFDs = append(e.nodeFDs[:0], unix.PollFd{Fd: int32(e.opts.Listener), Events: unix.POLLIN})
+	if e.node != nil {
+		e.nodeFDs = append(e.nodeFDs, unix.PollFd{Fd: int32(e.node.fd), Events: unix.POLLIN})
+	}
+	n, err := unix.Poll(e.nodeFDs, 0)
+	return n > 0 || err != nil
+}
+
 // commands takes new connections and obeys the node.
 func (e *elector) commands(now time.Time) {
+	if !e.addressed() {
+		return
+	}
 	e.acceptNodes(now)
 	for e.node != nil {
 		cmd, ok, err := e.node.receive(e.commandBuf)
