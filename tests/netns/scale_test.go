@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -157,7 +158,8 @@ func decode(frame []byte) (record, bool) {
 		}
 		const advertisement = 136 // RFC 4861 §4.4
 		r.priority = payload[42]
-		if payload[6] == unix.IPPROTO_ICMPV6 && payload[40] == advertisement && netip.AddrFrom16([16]byte(payload[24:40])) == netip.IPv6LinkLocalAllNodes() {
+		toAll := netip.AddrFrom16([16]byte(payload[24:40])) == netip.IPv6LinkLocalAllNodes()
+		if payload[6] == unix.IPPROTO_ICMPV6 && payload[40] == advertisement && toAll {
 			r.address = netip.AddrFrom16([16]byte(payload[48:64]))
 			return r, true
 		}
@@ -282,7 +284,8 @@ func (c *crowd) announced(all []record, lost int) {
 		c.t.Errorf("%d of %d addresses were not announced within %v, and the cables have lost %d frames",
 			missing, len(c.addresses), announceLimit, lost)
 	}
-	c.t.Logf("%d addresses announced within %v of the first advert", len(took), worst.Round(time.Millisecond))
+	c.t.Logf("%d addresses announced within %v of the first advert; the cables have lost %d frames",
+		len(took), worst.Round(time.Millisecond), lost)
 }
 
 // lost counts the frames from a node that the laboratory's cables have dropped: on a
@@ -314,20 +317,25 @@ func (c *crowd) spent(node string, electorPID, nodePID int) expense {
 	return expense{at: time.Now(), elector: c.processorTime(electorPID), node: c.processorTime(nodePID)}
 }
 
-// processorTime reads utime and stime of proc_pid_stat(5).
+// processorTime adds up the times of the threads in /proc/pid/task/tid/schedstat. The
+// clock ticks of proc_pid_stat(5) miss a process that works between two of them.
 func (c *crowd) processorTime(pid int) time.Duration {
 	c.t.Helper()
-	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
 	c.must(err)
-	fields := strings.Fields(string(content[strings.LastIndex(string(content), ")")+1:]))
-	var ticks int
-	for _, field := range fields[11:13] {
-		n, err := strconv.Atoi(field)
+	var total time.Duration
+	for _, file := range files {
+		content, err := os.ReadFile(file)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // the thread has ended
+		}
 		c.must(err)
-		ticks += n
+		running, _, _ := strings.Cut(string(content), " ")
+		nanoseconds, err := strconv.ParseInt(running, 10, 64)
+		c.must(err)
+		total += time.Duration(nanoseconds)
 	}
-	const tick = 10 * time.Millisecond // USER_HZ is 100 everywhere
-	return time.Duration(ticks) * tick
+	return total
 }
 
 // residentSize reads VmRSS of proc_pid_status(5).
