@@ -200,3 +200,68 @@ func TestRFC9568_7_3_FamiliesHaveMACsOfTheirOwn(t *testing.T) {
 		seen[four], seen[six] = true, true
 	}
 }
+
+// Each check of §7.1 lets pass what just meets it; [TestRFC9568_7_1_Refusals] is the
+// other side.
+func TestRFC9568_7_1_Accepts(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		v6     bool
+		change func(*Advertisement)
+	}{
+		{"TTL 255", false, func(*Advertisement) {}},
+		{"hop limit 255", true, func(*Advertisement) {}},
+		{"version 3", false, func(a *Advertisement) { a.Version = Version3 }},
+		{"type 1", false, func(*Advertisement) {}},
+		{"complete to the last octet", false, func(a *Advertisement) { a.Addresses = append(a.Addresses, a.Addresses[0].Next()) }},
+		{"IPv6 complete to the last octet", true, func(a *Advertisement) { a.Addresses = append(a.Addresses, a.Addresses[1].Next()) }},
+		{"checksum", false, func(*Advertisement) {}},
+		{"IPv6 checksum", true, func(*Advertisement) {}},
+		{"the lowest VRID", false, func(a *Advertisement) { a.VRID = 1 }},
+		{"the highest VRID", false, func(a *Advertisement) { a.VRID = 255 }},
+		{"an advert of an owner", false, func(a *Advertisement) { a.Priority = PriorityOwner }},
+		{"a single address", false, func(a *Advertisement) { a.Addresses = a.Addresses[:1] }},
+		{"a single IPv6 address", true, func(a *Advertisement) { a.Addresses = a.Addresses[:1] }},
+		{"the shortest interval", false, func(a *Advertisement) { a.Interval = MinInterval }},
+		{"the longest interval", false, func(a *Advertisement) { a.Interval = MaxInterval }},
+		{"link-local first", true, func(*Advertisement) {}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			a, h := advertisement4(), header4()
+			if c.v6 {
+				a, h = advertisement6(), header6()
+			}
+			c.change(&a)
+			b, err := a.Append(nil, h, ChecksumPlain)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, _, reason := ParseAdvertisement(b, h)
+			if reason != DropNone || len(got.Addresses) != len(a.Addresses) || got.VRID != a.VRID || got.Interval != a.Interval || got.Priority != a.Priority {
+				t.Errorf("%+v came back as %+v, dropped for %v", a, got, reason)
+			}
+		})
+	}
+}
+
+// §7.2: what must be filled in before an advert is sent is checked; nothing is sent
+// of a router that is configured wrongly.
+func TestRFC9568_7_2_WrongConfigurationIsNotSent(t *testing.T) {
+	for name, change := range map[string]func(*Advertisement, *Header){
+		"no VRID":                     func(a *Advertisement, _ *Header) { a.VRID = 0 },
+		"no interval":                 func(a *Advertisement, _ *Header) { a.Interval = 0 },
+		"no address":                  func(a *Advertisement, _ *Header) { a.Addresses = nil },
+		"no source":                   func(_ *Advertisement, h *Header) { h.Source = netip.Addr{} },
+		"a destination of IPv6":       func(_ *Advertisement, h *Header) { h.Destination = MulticastIPv6() },
+		"an address of IPv6":          func(a *Advertisement, _ *Header) { a.Addresses[0] = netip.MustParseAddr("fe80::1") },
+		"a version that is not there": func(a *Advertisement, _ *Header) { a.Version = 4 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, h := advertisement4(), header4()
+			change(&a, &h)
+			if b, err := a.Append(nil, h, ChecksumPlain); err == nil || len(b) > 0 {
+				t.Errorf("encoded as %x", b)
+			}
+		})
+	}
+}

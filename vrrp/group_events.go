@@ -236,7 +236,9 @@ func (g *Group) preempts(now time.Time, priority uint8) bool {
 		return g.fitness.Ready || now.Sub(g.impairedSince) >= patience
 	}
 	g.downReason = ReasonPreempted
-	if !g.cfg.Preempt || g.yielded || !g.fitness.Ready {
+	// The owner of the addresses preempts in any case (RFC 9568 §6.1).
+	willing := g.cfg.Preempt || g.cfg.Priority == PriorityOwner
+	if !willing || g.yielded || !g.fitness.Ready {
 		g.preemptSince = time.Time{}
 		return false
 	}

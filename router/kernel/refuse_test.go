@@ -115,46 +115,55 @@ func TestRFC9568_8_1_1_NoRedirects(t *testing.T) { testRedirects(t, ipv4) }
 // The same for IPv6.
 func TestRFC9568_8_2_1_NoRedirects(t *testing.T) { testRedirects(t, ipv6) }
 
-// A host sends by the router what it could send to its neighbour.
+// neighbourMAC is of a host that the client could reach without the router.
+const neighbourMAC = "02:00:00:00:00:60"
+
+// detour lets a host send by the router what it could send to its neighbour. It
+// returns what the neighbour got of three packets, the redirects, and by which link
+// they go.
+func (l *lab) detour(t *testing.T, f family, ownMAC bool) (link string, send func() (forwarded, redirected [][]byte)) {
+	t.Helper()
+	link, mac := "lan0", [6]byte{2, 0, 0, 0, 0, 1}
+	if !ownMAC {
+		link, mac = "vmac20", lanMAC
+		if f == ipv6 {
+			link, mac = "vmac20v6", lanMAC6
+		}
+	}
+	for _, a := range []string{"10.1.0.60", "fd00:20::60"} {
+		if familyOf(addr(a)) == f {
+			l.run(t, "ip neigh replace "+a+" lladdr "+neighbourMAC+" dev "+link)
+		}
+	}
+	return link, func() (forwarded, redirected [][]byte) {
+		stop := capture(t, l.client, "c0")
+		for range 3 {
+			if f == ipv4 {
+				inject(t, l.client, "c0", echoRequest(clientMAC, mac, addr("10.1.0.50"), addr("10.1.0.60")))
+			} else {
+				inject(t, l.client, "c0", icmp6(clientMAC, mac, addr("fd00:20::50"), addr("fd00:20::60"), []byte{128, 0, 0, 0, 0, 1, 0, 1}))
+			}
+		}
+		for _, frame := range stop() {
+			if formatMAC([6]byte(frame[:6])) == neighbourMAC {
+				forwarded = append(forwarded, frame)
+			}
+			if icmpType(frame) == redirect || frame[12] == 8 && frame[13] == 0 && frame[23] == unix.IPPROTO_ICMP && frame[34] == 5 {
+				redirected = append(redirected, frame)
+			}
+		}
+		return forwarded, redirected
+	}
+}
+
 func testRedirects(t *testing.T, f family) {
-	const neighbour = "02:00:00:00:00:60"
 	forEachMode(t, func(t *testing.T, l *lab, intent router.Intent, open func(priority byte)) {
 		l.apply(t, intent)
 		open(100)
-		link, mac := "lan0", [6]byte{2, 0, 0, 0, 0, 1}
-		if !intent.VirtualLinks[0].OwnMAC {
-			link, mac = "vmac20", lanMAC
-			if f == ipv6 {
-				link, mac = "vmac20v6", lanMAC6
-			}
-		}
-		for _, a := range []string{"10.1.0.60", "fd00:20::60"} {
-			if familyOf(addr(a)) == f {
-				l.run(t, "ip neigh replace "+a+" lladdr "+neighbour+" dev "+link)
-			}
-		}
-		detour := func() (forwarded, redirected int) {
-			stop := capture(t, l.client, "c0")
-			for range 3 {
-				if f == ipv4 {
-					inject(t, l.client, "c0", echoRequest(clientMAC, mac, addr("10.1.0.50"), addr("10.1.0.60")))
-				} else {
-					inject(t, l.client, "c0", icmp6(clientMAC, mac, addr("fd00:20::50"), addr("fd00:20::60"), []byte{128, 0, 0, 0, 0, 1, 0, 1}))
-				}
-			}
-			for _, frame := range stop() {
-				if formatMAC([6]byte(frame[:6])) == neighbour {
-					forwarded++
-				}
-				if icmpType(frame) == redirect || frame[12] == 8 && frame[13] == 0 && frame[23] == unix.IPPROTO_ICMP && frame[34] == 5 {
-					redirected++
-				}
-			}
-			return forwarded, redirected
-		}
-		forwarded, redirected := detour()
-		if forwarded == 0 || redirected > 0 {
-			t.Errorf("%d packets forwarded, %d redirects", forwarded, redirected)
+		link, send := l.detour(t, f, intent.VirtualLinks[0].OwnMAC)
+		forwarded, redirected := send()
+		if len(forwarded) == 0 || len(redirected) > 0 {
+			t.Errorf("%d packets forwarded, %d redirects", len(forwarded), len(redirected))
 		}
 		// What would happen otherwise.
 		if f == ipv6 {
@@ -165,8 +174,35 @@ func testRedirects(t *testing.T, f family) {
 			l.run(t, "sysctl -w net.ipv4.conf."+link+".send_redirects=1")
 		}
 		// The kernel limits their rate.
-		waitFor(t, 10*time.Second, func() bool { _, redirected := detour(); return redirected > 0 })
+		waitFor(t, 10*time.Second, func() bool { _, redirected := send(); return len(redirected) > 0 })
 	})
+}
+
+// A host without redirects is served all the same: each packet goes the long way, and
+// the neighbour sees it come from the virtual MAC address.
+func TestRFC9568_8_1_1_DetoursAreForwarded(t *testing.T) { testDetours(t, ipv4) }
+
+// The same for IPv6.
+func TestRFC9568_8_2_1_DetoursAreForwarded(t *testing.T) { testDetours(t, ipv6) }
+
+func testDetours(t *testing.T, f family) {
+	l := newDualLab(t, time.Minute)
+	l.apply(t, dual())
+	_, send := l.detour(t, f, false)
+	if forwarded, _ := send(); len(forwarded) > 0 {
+		t.Errorf("a BACKUP forwards %d packets", len(forwarded))
+	}
+	l.advertise(t, 100)
+	forwarded, _ := send()
+	if len(forwarded) != 3 {
+		t.Errorf("%d of 3 packets forwarded", len(forwarded))
+	}
+	want := map[family][6]byte{ipv4: lanMAC, ipv6: lanMAC6}[f]
+	for _, frame := range forwarded {
+		if [6]byte(frame[6:12]) != want {
+			t.Errorf("forwarded from %s: %x", formatMAC([6]byte(frame[6:12])), frame)
+		}
+	}
 }
 
 // echoRequest is a ping by a chosen router.

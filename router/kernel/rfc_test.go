@@ -239,6 +239,24 @@ func TestRFC9568_8_1_3_ProxyARPCarriesVirtualMAC(t *testing.T) {
 	}
 }
 
+// A BACKUP is nobody's proxy, neither by the virtual MAC address nor by its own.
+func TestRFC9568_8_1_3_BackupIsNoProxy(t *testing.T) {
+	l := newDualLab(t, time.Minute)
+	l.apply(t, dual())
+	beyond := addr("203.0.113.254")
+	for _, link := range []string{"lan0", "vmac20"} {
+		l.run(t, "sysctl -w net.ipv4.neigh."+link+".proxy_delay=0")
+	}
+	l.run(t, "sysctl -w net.ipv4.conf.vmac20.proxy_arp=1")
+	if got := l.ask(t, beyond); len(got) > 0 {
+		t.Errorf("a BACKUP answers for %s: %+v", beyond, got)
+	}
+	l.advertise(t, 100)
+	if diff := cmp.Diff(virtualAnswer(addr("10.1.0.1")), l.ask(t, beyond), cmp.AllowUnexported(answer{})); diff != "" {
+		t.Errorf("a MASTER does not answer as a proxy, so this proves nothing: %s", diff)
+	}
+}
+
 // A BACKUP does not look for duplicates of the virtual addresses: it would find the
 // MASTER's.
 func TestRFC9568_8_2_2_NoDuplicateAddressDetection(t *testing.T) {

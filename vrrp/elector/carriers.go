@@ -29,6 +29,9 @@ type carrier struct {
 	stranger  *Stranger
 	mismatch  string
 	err       string
+	// complaint is what was last logged about an advert, at complainedAt.
+	complaint    string
+	complainedAt time.Time
 }
 
 // maxAdvert is room for the longest advert and its authenticator, in bytes.

@@ -89,6 +89,8 @@ type elector struct {
 	// awakeSince is when the process last slept; breaths counts forced pauses.
 	awakeSince time.Time
 	breaths    uint64
+	// complainedAt is when something was last logged about an advert.
+	complainedAt time.Time
 }
 
 // Run elects until ctx ends, the node asks for the end or no node has come back

@@ -112,7 +112,7 @@ func (e *elector) drain(now time.Time, r *receiver) {
 // receive gives an advert to the group unless it fails a check.
 func (e *elector) receive(now time.Time, r *receiver, p wire.Packet) {
 	if p.Dropped != vrrp.DropNone {
-		e.carriers[r.first].drop(p.Dropped.String())
+		e.discard(now, e.carriers[r.first], p.Dropped.String())
 		return
 	}
 	a, sum, why := vrrp.ParseAdvertisement(p.Payload, p.Header)
@@ -128,21 +128,31 @@ func (e *elector) receive(now time.Time, r *receiver, p wire.Packet) {
 		why = vrrp.DropVersion
 	}
 	if why != vrrp.DropNone {
-		c.drop(why.String())
+		e.discard(now, c, why.String())
 		return
 	}
 	if reason := e.refuse(now, c, a, p); reason != "" {
-		c.drop(reason)
+		e.discard(now, c, reason)
 		return
 	}
 	c.received++
 	c.heardAt = now
 	c.checksums[sum]++
 	c.compare(e.cfg.Interval, a)
+	e.complain(now, c, c.mismatch)
 	if p.Header.Source != c.cfg.Peer && a.Priority > vrrp.PriorityLeaving {
 		c.stranger = &Stranger{Address: p.Header.Source, Priority: a.Priority, HeardAt: now}
 	}
+	if a.Priority == vrrp.PriorityOwner && e.cfg.Priority == vrrp.PriorityOwner {
+		e.complain(now, c, "another router owns the addresses, too: only one on a link may have priority 255 (RFC 9568 §8.3.2)")
+	}
 	e.step(now, vrrp.Input{Advert: &vrrp.ReceivedAdvert{Carrier: index, Source: p.Header.Source, Advertisement: a}})
+}
+
+// discard counts a packet that failed a check (RFC 9568 §7.1).
+func (e *elector) discard(now time.Time, c *carrier, reason string) {
+	c.drop(reason)
+	e.complain(now, c, reason)
 }
 
 // refuse says why a valid advert does not count on its carrier; empty if it does.

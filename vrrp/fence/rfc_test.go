@@ -149,6 +149,27 @@ func TestRFC9568_6_4_2_BackupAcceptsNoPacketsToVirtualAddresses(t *testing.T) {
 	}
 }
 
+// A BACKUP is silent for the virtual router alone: it is found and reached by its own
+// address, and it hears adverts, by which it stays BACKUP.
+func TestRFC9568_6_4_2_BackupIsReachableByItsOwnAddress(t *testing.T) {
+	for _, m := range modes()[:2] {
+		s := newSegment(t, m)
+		if !s.heard(t, s.listener(t, m.ipv6), a0MAC, s.far, s.own) {
+			t.Errorf("%s: a packet to the own address is not heard", m.name)
+		}
+		send(t, s.b0, s.resolve(a0MAC, s.own))
+		found := count(s.wireFrames(t), func(f []byte) bool { return [6]byte(f[6:12]) == a0MAC && [6]byte(f[:6]) == b0MAC })
+		if found == 0 {
+			t.Errorf("%s: nobody answers for the own address", m.name)
+		}
+		advert := s.advert(255, 200)
+		send(t, s.b0, advert)
+		if count(collect(t, s.parent, quiet), func(f []byte) bool { return bytes.HasPrefix(f, advert) }) == 0 {
+			t.Errorf("%s: the advert of a MASTER is not heard", m.name)
+		}
+	}
+}
+
 func TestRFC9568_6_4_3_MasterAcceptsPacketsToVirtualAddresses(t *testing.T) {
 	for _, m := range modes() {
 		s := newSegment(t, m)

@@ -53,6 +53,25 @@ func TestRFC9568_7_2_IPv6AdvertOnTheWire(t *testing.T) {
 	}
 }
 
+// An advert from the physical MAC address would move the virtual one in no switch: it
+// is better not sent.
+func TestRFC9568_7_2_NoAdvertWithoutTheVirtualMAC(t *testing.T) {
+	a, b := pair(t)
+	for _, ipv6 := range families() {
+		port, peer, sniffer := a.open(a.config(ipv6)), b.listen(ipv6), b.sniff()
+		a.set(a.virtual(ipv6), false)
+		if err := port.Advertise(a.message(port, 200)); !errors.Is(err, ErrLinkDown) {
+			t.Errorf("an advert without the virtual link: %v, want %v", err, ErrLinkDown)
+		}
+		a.set(a.virtual(ipv6), true)
+		reaches(t, a, port, peer) // what it sends is the first that is heard
+		frame := next(t, sniffer, etherType(ipv6), vrrp.Protocol)
+		if !bytes.Equal(frame[6:12], virtualMAC(ipv6)) {
+			t.Errorf("an advert from %v", net.HardwareAddr(frame[6:12]))
+		}
+	}
+}
+
 // The HA link has no virtual MAC address.
 func TestAdvertOnTheHALinkHasTheInterfacesOwnMAC(t *testing.T) {
 	a, b := pair(t)
