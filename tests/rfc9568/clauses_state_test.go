@@ -40,6 +40,7 @@ func states() []clause {
 			[]string{
 				"vrrp/TestRFC9568_6_4_1_Initialize/the owner sends at once and is MASTER",
 				"vrrp/wire/TestRFC9568_6_4_1_GratuitousARP", "vrrp/wire/TestRFC9568_6_4_1_UnsolicitedNeighborAdvertisement",
+				"vrrp/wire/TestRFC9568_6_4_1_SolicitedNodeGroupIsReported",
 			},
 			[]string{"vrrp/wire/TestRFC9568_6_4_1_OtherAddressesAreNotAnnounced", "vrrp/TestRFC9568_6_4_1_Initialize/everybody else is BACKUP and silent"}, "",
 		},

@@ -55,15 +55,15 @@ func ofTheGroup() []deviation {
 			"Preempt_Mode waits", []string{"6.1", "6.4.2"},
 			"A BACKUP preempts only when its session table is complete and PreemptDelay has passed since, and not after a planned handover. That holds for an owner as well, once it is BACKUP.",
 			"A preemption before the sessions are there would drop them, and one after a handover would undo it.",
-			[]string{"vrrp/TestBackupTakesOverFromLowerBand/not ready does not preempt", "vrrp/TestPreemptDelay", "vrrp/TestPreemptDelayBeginsWhenReady", "vrrp/TestPlannedHandoverSuspendsPreempt/planned"},
+			[]string{"vrrp/TestBackupTakesOverFromLowerBand/not ready does not preempt", "vrrp/TestPreemptDelay", "vrrp/TestPreemptDelayBeginsWhenReady", "vrrp/TestPreemptDelayBeginsAnewWithReadiness", "vrrp/TestPlannedHandoverSuspendsPreempt/planned"},
 		},
 		{
 			"Handover", []string{"6.4.2", "6.4.3"},
-			"A MASTER may offer its role in a heartbeat. The peer becomes MASTER at once, the first advert of it makes the old one BACKUP whatever the priorities, and for a while the adverts of the old one do not count. Both are MASTER for some milliseconds.",
-			"Make before break: with priority 0 and Skew_Time nobody would forward in between.",
+			"A MASTER may offer its role in a heartbeat, on demand or, after 20 ms, because the peer is fitter. The peer becomes MASTER at once, the first advert of it makes the old one BACKUP whatever the priorities, and for a while the adverts of the old one do not count. Both are MASTER for some milliseconds.",
+			"Make before break: with priority 0 and Skew_Time nobody would forward in between. In the 20 ms the peer may notice the same failure.",
 			[]string{
 				"vrrp/TestPlannedHandoverOfOldMaster/keeps advertising until the peer does, and repeats the offer", "vrrp/TestPlannedHandoverOfNewMaster/until the old MASTER has withdrawn the offer",
-				"vrrp/TestHandoverIsRefused/when it is not ready", "vrrp/TestImpairedMasterOffers/to a fitter peer, at once", "vrrp/TestAssumptionIsAboutTheOldMaster", "vrrp/TestOutrankedMemberTakesNoRole",
+				"vrrp/TestHandoverIsRefused/when it is not ready", "vrrp/TestImpairedMasterOffers/to a fitter peer", "vrrp/TestImpairedMasterOffers/not to one that the same switch has failed", "vrrp/TestAssumptionIsAboutTheOldMaster", "vrrp/TestOutrankedMemberTakesNoRole",
 			},
 		},
 		{
@@ -85,7 +85,7 @@ func ofTheGroup() []deviation {
 			"A node without links", []string{"6.4.2", "6.4.3"},
 			"A member of a pair whose carriers are all down does not become MASTER and does not stay it; it hears the peer out before it returns.",
 			"The peer serves everybody who is still there, and the way back must not begin with two MASTERs.",
-			[]string{"vrrp/TestIsolatedNode/steps down", "vrrp/TestIsolatedNode/does not become MASTER", "vrrp/TestIsolatedNode/hears the peer out before it returns", "vrrp/TestIsolatedNode/without a peer stays MASTER"},
+			[]string{"vrrp/TestIsolatedNode/steps down", "vrrp/TestIsolatedNode/does not become MASTER", "vrrp/TestIsolatedNode/hears the peer out before it returns", "vrrp/TestReturnedLinkWaitsByTheMastersInterval", "vrrp/TestIsolatedNode/without a peer stays MASTER"},
 		},
 		{
 			"A mute MASTER yields", []string{"6.4.3"},
@@ -128,9 +128,9 @@ func ofTrust() []deviation {
 		},
 		{
 			"Intervals of strangers", []string{"6.1", "6.4.2"},
-			"A single advert of a router outside of the pair teaches ten own intervals or a second at most; a second one that comes in time confirms more.",
-			"One forged packet would silence both members for two minutes.",
-			[]string{"vrrp/TestStrangersIntervalNeedsConfirmation"},
+			"A single advert of a router outside of the pair teaches ten own intervals or a second at most; a second one that comes in time confirms more. While such a router lives and is better, adverts of the peer do not shorten the wait for it.",
+			"One forged packet would silence both members for two minutes; and a peer that has just yielded to a slower router may be heard later than that, by a slower carrier.",
+			[]string{"vrrp/TestStrangersIntervalNeedsConfirmation", "vrrp/TestSlowerBetterMasterIsWaitedFor"},
 		},
 		{
 			"Equal priority and equal address", []string{"6.4.3"},

@@ -154,18 +154,21 @@ func TestRFC9568_6_4_2_BackupAcceptsNoPacketsToVirtualAddresses(t *testing.T) {
 func TestRFC9568_6_4_2_BackupIsReachableByItsOwnAddress(t *testing.T) {
 	for _, m := range modes()[:2] {
 		s := newSegment(t, m)
-		if !s.heard(t, s.listener(t, m.ipv6), a0MAC, s.far, s.own) {
+		if !s.heard(t, s.listener(t, m.ipv6), a0MAC, s.far, s.own, true) {
 			t.Errorf("%s: a packet to the own address is not heard", m.name)
 		}
-		send(t, s.b0, s.resolve(a0MAC, s.own))
-		found := count(s.wireFrames(t), func(f []byte) bool { return [6]byte(f[6:12]) == a0MAC && [6]byte(f[:6]) == b0MAC })
-		if found == 0 {
-			t.Errorf("%s: nobody answers for the own address", m.name)
+		advert, answers, adverts := s.advert(255, 200), 0, 0
+		for range 20 { // a busy machine may lose one
+			send(t, s.b0, s.resolve(a0MAC, s.own))
+			answers += count(s.wireFrames(t), func(f []byte) bool { return [6]byte(f[6:12]) == a0MAC && [6]byte(f[:6]) == b0MAC })
+			send(t, s.b0, advert)
+			adverts += count(collect(t, s.parent, quiet), func(f []byte) bool { return bytes.HasPrefix(f, advert) })
+			if answers > 0 && adverts > 0 {
+				break
+			}
 		}
-		advert := s.advert(255, 200)
-		send(t, s.b0, advert)
-		if count(collect(t, s.parent, quiet), func(f []byte) bool { return bytes.HasPrefix(f, advert) }) == 0 {
-			t.Errorf("%s: the advert of a MASTER is not heard", m.name)
+		if answers == 0 || adverts == 0 {
+			t.Errorf("%s: %d answers for the own address, %d adverts of a MASTER heard", m.name, answers, adverts)
 		}
 	}
 }
