@@ -11,6 +11,7 @@ import (
 	"testing"
 )
 
+//nolint:gochecknoglobals // a flag of the test program
 var update = flag.Bool("update", false, "write docs/rfc9568.md anew")
 
 func TestEveryPointIsTested(t *testing.T) {
@@ -165,8 +166,8 @@ forgotten: `+"`go test ./tests/rfc9568 -update`"+`.
 ## Deviations
 
 Where Tandem does not do what the RFC says, or does more. Most come of the group: one election for many carriers and a
-second member that is known. With a single carrier and no second member only those about parameters and limits are
-left.
+second member that is known. With a single carrier and no second member those about own stalls, the lease, fitness,
+parameters and limits are left.
 
 | deviation | § | what | why | tests |
 | --- | --- | --- | --- | --- |
