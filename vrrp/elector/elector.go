@@ -461,7 +461,9 @@ func (e *elector) close() {
 	if e.recorder != nil {
 		e.recorder.close()
 	}
-	e.waiter.close()
+	if e.waiter != nil {
+		e.waiter.close()
+	}
 	if e.beats != nil {
 		e.beats.close()
 	}
