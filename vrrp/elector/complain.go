@@ -14,18 +14,18 @@ const (
 	repeatPause  = time.Hour
 )
 
-// complain logs what is wrong with an advert that came in by a carrier, unless that
-// was done a moment ago. The counters and the report have it in any case.
-func (e *elector) complain(now time.Time, c *carrier, what string) {
+// complain logs what is wrong with an advert that came in by a carrier, and why, unless
+// that was done a moment ago. The counters and the report have it in any case.
+func (e *elector) complain(now time.Time, c *carrier, what, why string) {
 	pause := carrierPause
-	if what == c.complaint {
+	if why == c.complaint {
 		pause = repeatPause
 	}
-	if what == "" || since(now, c.complainedAt) < pause || since(now, e.complainedAt) < complaintPause {
+	if why == "" || since(now, c.complainedAt) < pause || since(now, e.complainedAt) < complaintPause {
 		return
 	}
-	c.complaint, c.complainedAt, e.complainedAt = what, now, now
-	e.opts.Log.Warn("an advert is not as it should be", "carrier", c.cfg.Name, "problem", what)
+	c.complaint, c.complainedAt, e.complainedAt = why, now, now
+	e.opts.Log.Warn(what, "carrier", c.cfg.Name, "reason", why)
 }
 
 // since is how long something is ago; what never was is ago for ever.

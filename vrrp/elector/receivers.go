@@ -139,12 +139,12 @@ func (e *elector) receive(now time.Time, r *receiver, p wire.Packet) {
 	c.heardAt = now
 	c.checksums[sum]++
 	c.compare(e.cfg.Interval, a)
-	e.complain(now, c, c.mismatch)
+	e.complain(now, c, "an advert counts, but differs from the configuration: apply the same document on both nodes", c.mismatch)
 	if p.Header.Source != c.cfg.Peer && a.Priority > vrrp.PriorityLeaving {
 		c.stranger = &Stranger{Address: p.Header.Source, Priority: a.Priority, HeardAt: now}
 	}
 	if a.Priority == vrrp.PriorityOwner && e.cfg.Priority == vrrp.PriorityOwner {
-		e.complain(now, c, "another router owns the addresses, too: only one on a link may have priority 255 (RFC 9568 §8.3.2)")
+		e.complain(now, c, "another router owns the addresses, too: give one of them a lower priority", "priority 255")
 	}
 	e.step(now, vrrp.Input{Advert: &vrrp.ReceivedAdvert{Carrier: index, Source: p.Header.Source, Advertisement: a}})
 }
@@ -152,7 +152,7 @@ func (e *elector) receive(now time.Time, r *receiver, p wire.Packet) {
 // discard counts a packet that failed a check (RFC 9568 §7.1).
 func (e *elector) discard(now time.Time, c *carrier, reason string) {
 	c.drop(reason)
-	e.complain(now, c, reason)
+	e.complain(now, c, "an advert was discarded", reason)
 }
 
 // refuse says why a valid advert does not count on its carrier; empty if it does.

@@ -59,6 +59,10 @@ func try(t *testing.T, cfg Configuration) *trial {
 	var log bytes.Buffer
 	e := &elector{opts: Options{Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))}}
 	tr := &trial{elector: e, log: &log, now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
+	var err error
+	if e.waiter, err = newWaiter(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(e.close)
 	e.configure(tr.now, cfg)
 	if e.configError != "" {
