@@ -282,7 +282,7 @@ func TestRFC9568_7_1_MatchIsNotReported(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := three()
-			cfg.Carriers[lan4].Addresses = append(cfg.Carriers[lan4].Addresses, netip.MustParseAddr("192.0.2.7"))
+			cfg.Carriers[lan4].Addresses = append(cfg.Carriers[lan4].Addresses, netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("192.0.2.3"))
 			tr := try(t, cfg)
 			a, h := tr.like(lan4, change)
 			if tr.hear(t, "missing0", a, h); tr.carriers[lan4].received != 1 || tr.carriers[lan4].mismatch != "" || tr.log.Len() > 0 {
