@@ -2,6 +2,7 @@ package examine
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -252,8 +253,23 @@ func (s *Station) Await(ctx context.Context, d time.Duration, match func(Heard) 
 func (s *Station) Send(t Test, e Envelope) error { return s.send(t.Frame(e)) }
 
 func (s *Station) send(frame []byte) error {
-	_, err := s.sender.WriteTo(frame, &packet.Addr{HardwareAddr: net.HardwareAddr(frame[:6])})
+	// The protocol is named, because old kernels do not look for it in a frame that goes
+	// through a macvlan, and the fence would not know it.
+	to := &unix.SockaddrLinklayer{
+		Ifindex: s.ifi.Index, Halen: 6,
+		Protocol: binary.NativeEndian.Uint16(frame[12:14]), // in network byte order, as it stands there
+	}
+	copy(to.Addr[:], frame[:6])
+	raw, err := s.sender.SyscallConn()
 	if err != nil {
+		return fmt.Errorf("send through %s: %w", s.ifi.Name, err)
+	}
+	var sent error
+	err = raw.Write(func(fd uintptr) bool {
+		sent = unix.Sendto(int(fd), frame, 0, to)
+		return !errors.Is(sent, unix.EAGAIN)
+	})
+	if err := errors.Join(err, sent); err != nil {
 		return fmt.Errorf("send through %s: %w", s.ifi.Name, err)
 	}
 	return nil
