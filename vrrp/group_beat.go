@@ -12,21 +12,17 @@ const PriorityQuestion uint8 = 1
 
 // The bounds of a beat.
 const (
-	minBeat = 10 * time.Millisecond
+	minBeat = 5 * time.Millisecond
 	maxBeat = 100 * time.Millisecond
 	// beatsPerInterval is how many beats an advertisement interval has.
 	beatsPerInterval = 5
 )
 
 // BeatFor returns the time between two heartbeats of a MASTER in a pair: a fifth
-// of the advertisement interval. It is zero, and heartbeats come with the adverts,
-// where the interval is too short to be divided.
+// of the advertisement interval, and half of the shortest one. It is in whole
+// milliseconds for the intervals that there are (RFC 9568 §5.2.7).
 func BeatFor(interval time.Duration) time.Duration {
-	beat := interval / beatsPerInterval
-	if beat < minBeat {
-		return 0
-	}
-	return min(beat, maxBeat)
+	return min(max(interval/beatsPerInterval, minBeat), maxBeat)
 }
 
 // LeaseFor returns the lease time of a MASTER that renews it with its adverts
@@ -38,8 +34,9 @@ func BeatFor(interval time.Duration) time.Duration {
 func LeaseFor(interval time.Duration) time.Duration { return interval * 5 / 2 }
 
 // BeatLease returns the lease time of a MASTER that renews it with every beat. It
-// ends when a peer asks, and before the peer has waited for the answer.
-func BeatLease(beat time.Duration) time.Duration { return silentBeats(beat) }
+// ends when a peer asks, and before the peer has waited for the answer. The kernel takes
+// whole milliseconds.
+func BeatLease(beat time.Duration) time.Duration { return silentBeats(beat).Truncate(time.Millisecond) }
 
 // silentBeats is after how long without a heartbeat a BACKUP asks.
 func silentBeats(beat time.Duration) time.Duration { return beat * 7 / 2 }

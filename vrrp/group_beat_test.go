@@ -230,7 +230,7 @@ func TestStalledMasterYieldsToWhoTookOver(t *testing.T) {
 
 func TestBeatFor(t *testing.T) {
 	for interval, want := range map[time.Duration]time.Duration{
-		10 * millis: 0, 40 * millis: 0, 50 * millis: 10 * millis, 100 * millis: 20 * millis,
+		10 * millis: 5 * millis, 20 * millis: 5 * millis, 30 * millis: 6 * millis, 50 * millis: 10 * millis, 100 * millis: 20 * millis,
 		second: 100 * millis, 40 * second: 100 * millis,
 	} {
 		if got := BeatFor(interval); got != want {
@@ -239,9 +239,21 @@ func TestBeatFor(t *testing.T) {
 	}
 }
 
+// The kernel takes leases of whole milliseconds, and none may last until a peer takes
+// over, which waits one beat longer than it ends.
+func TestBeatLease(t *testing.T) {
+	for interval := MinInterval; interval <= MaxInterval; interval += IntervalUnit {
+		beat := BeatFor(interval)
+		lease := BeatLease(beat)
+		if lease%millis != 0 || lease > silentBeats(beat) || lease < 3*beat || beat%millis != 0 || 2*beat > interval {
+			t.Fatalf("interval %v: beat %v, lease %v", interval, beat, lease)
+		}
+	}
+}
+
 func TestBeatValidation(t *testing.T) {
 	for name, change := range map[string]func(*GroupConfig){
-		"too short":      func(c *GroupConfig) { c.Beat = 9 * millis },
+		"too short":      func(c *GroupConfig) { c.Beat = 4 * millis },
 		"too long":       func(c *GroupConfig) { c.Beat = 101 * millis },
 		"lease too long": func(c *GroupConfig) { c.Lease += millis },
 		"without a peer": func(c *GroupConfig) { c.HasPeer = false },

@@ -54,12 +54,7 @@ func newWorld(seed uint64) *world {
 // drawLinks gives every carrier its own speed and faults. An answer must come back
 // within the shortest beat.
 func (w *world) drawLinks() {
-	fastest := w.intervalMin / 8
-	if beat := vrrp.BeatFor(w.intervalMin); beat > 0 {
-		fastest = beat / 8
-	} else if beat := vrrp.BeatFor(w.intervalMax); beat > 0 {
-		fastest = min(fastest, vrrp.BeatFor(50*time.Millisecond)/8)
-	}
+	fastest := vrrp.BeatFor(w.intervalMin) / 8
 	clear := w.rng.IntN(w.networks + 1) // loses nothing by itself
 	for c := range carriers {
 		l := &w.links[c]

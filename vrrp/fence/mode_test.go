@@ -87,8 +87,6 @@ func (l *lab) cables(t *testing.T) {
 			"ipv6/conf/all/forwarding": "1", "ipv6/conf/default/forwarding": "1",
 			"ipv6/conf/default/addr_gen_mode": "1", "ipv6/conf/default/keep_addr_on_down": "1",
 			"ipv4/conf/default/arp_ignore": "1", "ipv4/conf/default/arp_announce": "2",
-			// Duplicate address detection begins after a random part of this.
-			"ipv6/conf/default/router_solicitation_delay": "0",
 		} {
 			if err := sysctl(key, value); err != nil {
 				return err

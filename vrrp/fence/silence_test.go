@@ -150,6 +150,7 @@ func (s *segment) change(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	s.ready(t)
 	for _, a := range s.vips {
 		address := &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(a, a.BitLen()))}
 		_ = s.nodeLinks.AddrDel(link, address) // perhaps gone with the link
@@ -161,6 +162,25 @@ func (s *segment) change(t *testing.T) {
 	}
 	if err := s.addVirtual(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// ready waits until the kernel takes the link for ready, up to a second after it came up:
+// before, there is no duplicate address detection.
+func (s *segment) ready(t *testing.T) {
+	t.Helper()
+	tick := time.Tick(10 * time.Millisecond)
+	for end := time.Now().Add(10 * time.Second); ; <-tick {
+		link, err := s.nodeLinks.LinkByName(s.link.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if state := link.Attrs().OperState; state == netlink.OperUp || state == netlink.OperUnknown {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s does not become ready", s.link.Name)
+		}
 	}
 }
 
