@@ -181,3 +181,30 @@ func (s *stand) part(c cut, flows *load) {
 		s.same(backup, before[backup])
 	}
 }
+
+// TestRebootBehindClosedPorts restarts the member of higher priority behind switch ports
+// that do not forward yet, as spanning trees have them: it must believe to be alone, and
+// when they open, the one in office stays, for there is no preemption.
+func TestRebootBehindClosedPorts(t *testing.T) {
+	s := newPair(t)
+	flows := s.traffic(lightLoad())
+	if master, _ := s.roles(); master != lab.Alpha { // alpha has the higher priority
+		s.inject(lab.Handover, master)
+		s.becomes(lab.Alpha, roleMaster)
+		s.ready()
+	}
+	s.inject(lab.Poweroff, lab.Alpha)
+	s.becomes(lab.Bravo, roleMaster)
+	before := s.status(lab.Bravo)
+	both := []direction{fromNode, toNode}
+	lift := s.impose(silence{lab.TrunkName("lan", lab.Alpha): both, lab.TrunkName("wan", lab.Alpha): both, lab.PortName("ha", lab.Bravo): both})
+	s.heal(lab.Poweroff, lab.Alpha)
+	s.becomes(lab.Alpha, roleMaster)
+	s.pass(aWhile)
+	flows.mark()
+	lift()
+	s.becomes(lab.Alpha, roleBackup)
+	s.ready()
+	s.same(lab.Bravo, before)
+	flows.undisturbed()
+}
