@@ -62,7 +62,49 @@ type TCPInfo struct {
 	ScaleOriginal, ScaleReply uint8
 }
 
-// Flow is one tracked connection. It is comparable.
+// SCTPInfo is the part of an SCTP flow's protocol information that the kernel
+// accepts back. It takes all three or none.
+type SCTPInfo struct {
+	// State is the kernel's SCTP_CONNTRACK_*.
+	State uint8
+	// TagOriginal and TagReply are the verification tags of the two directions.
+	TagOriginal, TagReply uint32
+}
+
+// SequenceAdjustment is what a helper that rewrites payloads has added to the TCP
+// sequence numbers of one direction (CTA_SEQ_ADJ_*).
+type SequenceAdjustment struct {
+	CorrectionPosition        uint32
+	OffsetBefore, OffsetAfter int32
+}
+
+// Synproxy is what SYNPROXY remembers of a handshake (CTA_SYNPROXY).
+type Synproxy struct {
+	InitialSequence, InitialTimestamp, TimestampOffset uint32
+}
+
+// Extra is what few flows have. It is never changed once a [Flow] points to it.
+type Extra struct {
+	// Master is the flow whose helper expected this one; it must be in the kernel
+	// before this one. HasMaster tells that there is one.
+	Master    Key
+	HasMaster bool
+	// Helper is the name of the connection tracking helper ("ftp"), or empty.
+	Helper string
+	// Labels counts if HasLabels.
+	Labels    [16]byte
+	HasLabels bool
+	// AdjustOriginal and AdjustReply count if HasAdjust.
+	AdjustOriginal, AdjustReply SequenceAdjustment
+	HasAdjust                   bool
+	// SCTP counts if HasSCTP, Synproxy if HasSynproxy.
+	SCTP        SCTPInfo
+	HasSCTP     bool
+	Synproxy    Synproxy
+	HasSynproxy bool
+}
+
+// Flow is one tracked connection.
 type Flow struct {
 	Key
 	// Reply is the reply direction as the kernel reports it, translation included.
@@ -74,6 +116,27 @@ type Flow struct {
 	TCP     TCPInfo
 	// HasTCP tells that TCP was present: update events often leave it out.
 	HasTCP bool
+	// Extra is nil for most flows. Update events leave out what has not changed.
+	Extra *Extra
+}
+
+// Expectation is a flow that a helper waits for (CTA_EXPECT_*).
+type Expectation struct {
+	// Master is the flow with the helper. It must be in the kernel.
+	Master Key
+	// Key is what is expected, as far as Mask has bits.
+	Key  Key
+	Mask Tuple
+	// NAT is the tuple that the expected flow is translated to, NATReply the
+	// direction that it holds for; they count if HasNAT.
+	NAT      Tuple
+	NATReply bool
+	HasNAT   bool
+	// Helper and Function are names of the kernel's; both may be empty.
+	Helper, Function string
+	// Timeout is the remaining life in seconds.
+	Timeout      uint32
+	Class, Flags uint32
 }
 
 // EventKind says what the kernel reported about a flow.
@@ -84,12 +147,17 @@ const (
 	EventNew EventKind = iota + 1
 	EventUpdate
 	EventDestroy
+	// EventExpect and EventExpectGone report an [Expectation].
+	EventExpect
+	EventExpectGone
 )
 
 // Event is one report of the kernel about a flow.
 type Event struct {
 	Kind EventKind
 	Flow Flow
+	// Expect counts for the two kinds that report an expectation.
+	Expect *Expectation
 }
 
 // OpKind says what is to be done to the BACKUP's kernel table.
@@ -106,10 +174,23 @@ const (
 	OpReplace
 	// OpDelete removes the flow; one that is not there is no error.
 	OpDelete
+	// OpSweep removes the flow if the one that is there has the same reply
+	// direction. It is for flows that a dump found: another may have taken its
+	// place since.
+	OpSweep
+	// OpTimeout sets nothing but the time-out of a flow that is there; one that is
+	// not is no error.
+	OpTimeout
+	// OpExpect creates an expectation, or renews one that is there.
+	OpExpect
+	// OpExpectDelete removes one; one that is not there is no error.
+	OpExpectDelete
 )
 
 // Op is one operation on the BACKUP's kernel table.
 type Op struct {
 	Kind OpKind
 	Flow Flow
+	// Expect counts for the two kinds that are about an expectation.
+	Expect *Expectation
 }
