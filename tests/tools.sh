@@ -8,7 +8,7 @@ policy=/usr/sbin/policy-rc.d
 
 # PROGRAM=PACKAGE for what is not there.
 missing=
-for pair in ip=iproute2 nft=nftables conntrack=conntrack keepalived=keepalived vrrpd=frr "$@"; do
+for pair in ip=iproute2 nft=nftables conntrack=conntrack keepalived=keepalived vrrpd=frr promtool=prometheus "$@"; do
 	command -v "${pair%%=*}" >/dev/null || missing="$missing $pair"
 done
 [ -n "$missing" ] || exit 0
@@ -31,7 +31,7 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
 	fi
 	apt-get update -qq
 	apt-get install -y -qq --no-install-recommends $packages >/dev/null
-	for service in keepalived frr conntrackd; do
+	for service in keepalived frr conntrackd prometheus; do
 		case "$packages " in
 		*" $service "*) systemctl --quiet disable $service 2>/dev/null || update-rc.d $service disable 2>/dev/null ;;
 		esac

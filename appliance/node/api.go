@@ -32,10 +32,7 @@ func (n *node) serveAPI(ctx context.Context) error {
 	if err := os.Chmod(path, 0o600); err != nil {
 		return fmt.Errorf("protect the API socket: %w", err)
 	}
-	server := &http.Server{
-		Handler: n.routes(), ReadHeaderTimeout: 2 * time.Second, ReadTimeout: apiTimeout, WriteTimeout: apiTimeout,
-		MaxHeaderBytes: 16 << 10,
-	}
+	server := n.server()
 	context.AfterFunc(ctx, func() { _ = server.Close() }) // the process is ending
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve the API: %w", err)
@@ -43,11 +40,21 @@ func (n *node) serveAPI(ctx context.Context) error {
 	return nil
 }
 
+// server bounds every request but for the events, which set limits of their own.
+func (n *node) server() *http.Server {
+	return &http.Server{
+		Handler: n.routes(), ReadHeaderTimeout: 2 * time.Second, ReadTimeout: apiTimeout, WriteTimeout: apiTimeout,
+		MaxHeaderBytes: 16 << 10,
+	}
+}
+
 func (n *node) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
 		n.answer(w, http.StatusOK, n.status(time.Now()))
 	})
+	mux.HandleFunc("GET /v1/events", n.serveEvents)
+	mux.HandleFunc("GET /metrics", n.serveMetrics)
 	mux.HandleFunc("POST /v1/failover", func(w http.ResponseWriter, r *http.Request) {
 		result, err := n.failover(r.Context())
 		if err != nil {
@@ -58,7 +65,7 @@ func (n *node) routes() http.Handler {
 	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		n.answer(w, http.StatusNotFound, status.Failure{Error: fmt.Sprintf(
-			"there is no %s %s: this node answers GET /v1/status and POST /v1/failover", shortened(r.Method), shortened(r.URL.Path))})
+			"there is no %s %s: this node answers GET /v1/status, GET /v1/events, GET /metrics and POST /v1/failover", shortened(r.Method), shortened(r.URL.Path))})
 	})
 	return http.MaxBytesHandler(mux, 1<<20)
 }

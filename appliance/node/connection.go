@@ -16,9 +16,11 @@ import (
 
 const (
 	// pingInterval keeps the stream from being silent; silenceLimit is after how
-	// long a silent stream counts as broken.
-	pingInterval = 300 * time.Millisecond
-	silenceLimit = 1500 * time.Millisecond
+	// long a silent stream counts as broken: within a second that is an alarm.
+	pingInterval = 200 * time.Millisecond
+	silenceLimit = 900 * time.Millisecond
+	// helloLimit is how long the peer may take to say hello.
+	helloLimit = 1500 * time.Millisecond
 	// reconnectDelay is the pause between attempts to connect.
 	reconnectDelay = 250 * time.Millisecond
 	// maxWaiting is how many encoded frames may wait for the connection before no
@@ -32,6 +34,7 @@ const (
 type connection struct {
 	channel *peer.Channel
 	remote  conntracksync.Hello
+	traffic *traffic
 	frames  chan *conntracksync.Frame
 	free    chan *conntracksync.Frame
 	writes  chan []byte
@@ -169,7 +172,7 @@ func (r *replication) converse(ctx context.Context, open func(context.Context) (
 		return err
 	}
 	c := &connection{
-		channel: channel, frames: make(chan *conntracksync.Frame, 4), free: make(chan *conntracksync.Frame, 8),
+		channel: channel, traffic: &r.traffic, frames: make(chan *conntracksync.Frame, 4), free: make(chan *conntracksync.Frame, 8),
 		writes: make(chan []byte), lost: make(chan error, 1), done: make(chan struct{}),
 	}
 	stop := context.AfterFunc(ctx, func() { c.fail(ctx.Err()) })
@@ -197,7 +200,7 @@ func (r *replication) greet(c *connection) error {
 	if err := c.channel.Send(b); err != nil {
 		return err
 	}
-	buf, err := c.channel.Receive(nil, time.Now().Add(silenceLimit))
+	buf, err := c.channel.Receive(nil, time.Now().Add(helloLimit))
 	if err != nil {
 		return err
 	}
@@ -244,6 +247,7 @@ func (c *connection) read() error {
 		if buf, err = c.channel.Receive(buf, time.Now().Add(silenceLimit)); err != nil {
 			return err
 		}
+		c.traffic.received.Add(uint64(len(buf)))
 		var f *conntracksync.Frame
 		select {
 		case f = <-c.free:
@@ -270,6 +274,7 @@ func (c *connection) write() {
 				c.fail(err)
 				return
 			}
+			c.traffic.sent.Add(uint64(len(b)))
 		case <-c.done:
 			return
 		}

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tandem/appliance/status"
 	"tandem/router/config"
 	"tandem/vrrp"
 	"tandem/vrrp/elector"
@@ -39,6 +40,8 @@ type electorLink struct {
 	client  *elector.Client
 	report  elector.Report
 	fitness elector.Fitness
+	// became and released count masterships that began and ended.
+	became, released uint64
 	// forgedAt is when the elector last counted a heartbeat with a wrong signature.
 	forgedAt time.Time
 	// changed is closed and replaced whenever report changes.
@@ -119,6 +122,7 @@ func (l *electorLink) run(ctx context.Context) error {
 			return nil
 		}
 		l.node.log.Error("the elector is gone; starting another", "error", err)
+		l.node.events.add(status.Event{Kind: status.EventElector, Reason: "the elector is gone; starting another: " + oneLine(err)})
 		select {
 		case <-ctx.Done():
 		case <-time.After(respawnDelay):
@@ -205,11 +209,13 @@ func (l *electorLink) listen(ctx context.Context) error {
 		if r.PID == before.PID && forged(r) > forged(before) || r.PID != before.PID && forged(r) > 0 {
 			l.forgedAt = time.Now()
 		}
+		l.count(before.State, r.State)
 		close(l.changed)
 		l.changed = make(chan struct{})
 		l.mu.Unlock()
 		if before.State != r.State || before.Term != r.Term {
 			l.node.log.Info("role", "role", r.State, "reason", r.Reason, "term", r.Term)
+			l.node.events.add(roleEvent(before, r))
 			l.node.rejudge() // a MASTER and a BACKUP are judged differently
 		}
 		if before.State != r.State && r.State == vrrp.Master {
@@ -254,10 +260,29 @@ func (l *electorLink) disconnect(client *elector.Client) {
 	if l.client == client {
 		l.client = nil
 	}
+	l.count(l.report.State, vrrp.Initialize)
 	l.report.State = vrrp.Initialize
 	l.report.Reason = "the elector is not running"
 	close(l.changed)
 	l.changed = make(chan struct{})
+}
+
+// count counts masterships; the caller holds mu.
+func (l *electorLink) count(before, after vrrp.State) {
+	switch {
+	case before == after:
+	case after == vrrp.Master:
+		l.became++
+	case before == vrrp.Master:
+		l.released++
+	}
+}
+
+// masterships returns how many began and ended since the node started.
+func (l *electorLink) masterships() (became, released uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.became, l.released
 }
 
 // latest returns the newest report, whether the elector is connected, and a

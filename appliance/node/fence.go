@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"tandem/appliance/status"
 )
 
 // tamperMemory is how long a change of the fence by somebody else is shown as a
@@ -29,6 +31,10 @@ func (n *node) fenceLoop(ctx context.Context) error {
 				continue // somebody else's work, or already done
 			}
 			n.log.Warn("another program changed the fence; it stands again", "by", by, "changes", len(changed))
+			n.events.add(status.Event{
+				Kind: status.EventFence, Reason: fmt.Sprintf("another program changed the fence (%s); it stands again", by),
+				Numbers: map[string]float64{"changes": float64(len(changed))},
+			})
 			n.mu.Lock()
 			n.state.tamperedAt, n.state.tampering = time.Now(), by.String()
 			n.state.tampered++

@@ -8,10 +8,13 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"tandem/appliance/status"
+	"tandem/conntracksync/ctnetlink"
 	"tandem/conntracksync/peer"
 	"tandem/router"
 	"tandem/router/config"
@@ -56,6 +59,12 @@ type node struct {
 	guard   *fence.Guard
 	elector *electorLink
 	sync    *replication
+	// table reads numbers about the kernel's sessions; nil if it has none.
+	table    *ctnetlink.Reader
+	observer observer
+	events   *eventLog
+	// subscribers counts those who follow the events.
+	subscribers atomic.Int32
 
 	// mu guards what the loops report to each other.
 	mu    sync.Mutex
@@ -109,6 +118,7 @@ func Run(ctx context.Context, opts Options) error {
 		g.Go(func() error { return n.sync.run(loops) })
 	}
 	g.Go(func() error { return n.serveAPI(loops) })
+	g.Go(func() error { return n.observe(loops) })
 	g.Go(func() error {
 		select {
 		case <-loops.Done():
@@ -120,6 +130,9 @@ func Run(ctx context.Context, opts Options) error {
 		return nil
 	})
 	err = g.Wait()
+	if n.table != nil {
+		_ = n.table.Close() // the process is ending
+	}
 	n.cleanUp()
 	if errors.Is(err, context.Canceled) {
 		return nil
@@ -151,7 +164,10 @@ func prepare(opts Options) (*node, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	n := &node{state: state{risen: make(map[string]bool)}, opts: opts, doc: doc, intent: intent, carriers: carriers, log: opts.Log, kick: make(chan struct{}, 1), programmed: make(chan struct{})}
+	n := &node{
+		state: state{risen: make(map[string]bool)}, opts: opts, doc: doc, intent: intent, carriers: carriers, log: opts.Log,
+		kick: make(chan struct{}, 1), programmed: make(chan struct{}), events: newEventLog(opts.Name),
+	}
 	if err := n.build(); err != nil {
 		unlock()
 		return nil, nil, err
@@ -181,6 +197,10 @@ func (n *node) build() error {
 			return err
 		}
 	}
+	if n.table, err = ctnetlink.NewReader(); err != nil {
+		n.log.Warn("the number of sessions will not be known", "error", err)
+		n.table = nil
+	}
 	cfg, err := n.electorConfiguration()
 	if err != nil {
 		return err
@@ -207,6 +227,7 @@ func (n *node) lease() time.Duration {
 // leave is the orderly stop: hand the role over if somebody can take it, so that
 // nothing is felt, else say goodbye with priority 0.
 func (n *node) leave(ctx context.Context) {
+	n.events.add(status.Event{Kind: status.EventNode, Reason: "the node stops"})
 	ctx, cancel := context.WithTimeout(ctx, shutdownTime)
 	defer cancel()
 	if _, err := n.failover(ctx); err != nil && !errors.Is(err, errNotMaster) {

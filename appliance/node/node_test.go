@@ -69,7 +69,7 @@ func nodeOf(t *testing.T, text []byte, name string) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &node{opts: Options{Name: name, StateDir: t.TempDir()}, doc: doc, intent: intent, carriers: carriers, log: slog.New(slog.DiscardHandler)}
+	n := &node{opts: Options{Name: name, StateDir: t.TempDir()}, doc: doc, intent: intent, carriers: carriers, log: slog.New(slog.DiscardHandler), events: newEventLog(name)}
 	n.elector = newElectorLink(n, elector.Configuration{})
 	return n
 }
@@ -249,10 +249,6 @@ func problemCases() []problemCase {
 		{"peer silent", func(_ *node, s *status.Status, r *elector.Report, _ *bool) {
 			s.Peer.Alive, r.Peer.Alive, s.Sync.Connected = false, false, false
 		}, []string{"the peer bravo is not heard"}},
-		{"not replicated", func(_ *node, s *status.Status, _ *elector.Report, _ *bool) {
-			s.Sync.Connected, s.Sync.Error = false, "call the peer: connection refused"
-		}, []string{"sessions are not replicated: call the peer: connection refused"}},
-		{"not replicated, nobody knows why", func(_ *node, s *status.Status, _ *elector.Report, _ *bool) { s.Sync.Connected = false }, []string{"the channel to the peer is not connected"}},
 		{"other document", func(_ *node, s *status.Status, _ *elector.Report, _ *bool) { s.Config.PeerHash = "fedcba9876543210" }, []string{"fedcba987654", "0123456789ab", "apply the same one"}},
 		{"a condition", func(_ *node, s *status.Status, _ *elector.Report, _ *bool) {
 			s.Conditions = []status.Condition{{Name: status.BothMaster, Text: "both are MASTER"}}
@@ -364,9 +360,8 @@ func TestProblemsOfKeys(t *testing.T) {
 	n.state.links = map[string]bool{}
 	n.sync = &replication{node: n}
 	n.sync.noteTrouble(&peer.WrongKeyError{Remote: "10.0.0.2:3112", Got: "A", Want: "B"})
-	s := status.Status{Peer: &status.Peer{Name: "bravo"}}
-	got := n.problems(s, elector.Report{PID: 42}, true)
-	if len(got) != 2 || !strings.Contains(got[1], "the node at 10.0.0.2 has the key A and not B") {
+	got := n.diagnoseSync(time.Now(), elector.Report{PID: 42}, status.Sync{Error: n.sync.linkErr})
+	if len(got) != 1 || got[0].Name != status.ReplicationBroken || !strings.Contains(got[0].Text, "the node at 10.0.0.2 has the key A and not B") {
 		t.Errorf("a peer whose key is wrong is heard by nobody, and the reason must be shown: %q", got)
 	}
 }
@@ -446,7 +441,7 @@ func TestAPIRefuses(t *testing.T) {
 		{"failover on a BACKUP", http.MethodPost, "/v1/failover", nil, http.StatusConflict, []string{"not MASTER", "run the command on the MASTER"}},
 		{"with a body that nobody asked for", http.MethodPost, "/v1/failover", strings.NewReader(strings.Repeat("x", 2<<20)), http.StatusConflict, []string{"not MASTER"}},
 		{"wrong method", http.MethodPut, "/v1/status", nil, http.StatusNotFound, []string{"there is no PUT /v1/status"}},
-		{"wrong path", http.MethodGet, "/v2/status", nil, http.StatusNotFound, []string{"there is no GET /v2/status", "GET /v1/status and POST /v1/failover"}},
+		{"wrong path", http.MethodGet, "/v2/status", nil, http.StatusNotFound, []string{"there is no GET /v2/status", "GET /v1/status, GET /v1/events, GET /metrics and POST /v1/failover"}},
 		{"odd method", "BREW", "/v1/status", nil, http.StatusNotFound, []string{"BREW"}},
 		{"long path", http.MethodGet, "/" + long, nil, http.StatusNotFound, []string{"…"}},
 		{"path that climbs", http.MethodGet, "/v1/%2e%2e/%2e%2e/etc/passwd", nil, http.StatusNotFound, []string{"there is no GET"}},

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"tandem/appliance/status"
 	"tandem/router"
 	"tandem/router/config"
 	"tandem/router/kernel"
@@ -174,8 +175,10 @@ func (n *node) note(report kernel.Report, err error) {
 	switch {
 	case after.kernelErr != before.kernelErr && after.kernelErr != "":
 		n.log.Error("the kernel is not in the intended state", "error", after.kernelErr)
+		n.events.add(status.Event{Kind: status.EventKernel, Reason: "the kernel is not in the intended state: " + after.kernelErr})
 	case after.kernelErr == "" && before.kernelErr != "":
 		n.log.Info("the kernel is in the intended state again")
+		n.events.add(status.Event{Kind: status.EventKernel, Reason: "the kernel is in the intended state again"})
 	}
 	if len(after.missing) > 0 && !slices.Equal(before.missing, after.missing) {
 		n.log.Warn("waiting for interfaces that are missing", "interfaces", strings.Join(after.missing, " "))

@@ -13,7 +13,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"tandem/appliance/status"
 	"tandem/conntracksync"
 	"tandem/conntracksync/ctnetlink"
 	"tandem/router/config"
@@ -67,7 +66,11 @@ type replication struct {
 	dumping bool
 	// overrun tells that events were lost and the queue is not yet empty.
 	overrun bool
+	traffic traffic
 }
+
+// traffic counts the bytes of the frames that went over the streams.
+type traffic struct{ sent, received atomic.Uint64 }
 
 // eventSet is what the kernel reported.
 type eventSet struct {
@@ -371,25 +374,3 @@ func (r *replication) keyTrouble() string {
 }
 
 func (r *replication) complete() bool { return r.ready.Load() }
-
-// status reports for the API; the second value is the hash of the peer's document.
-func (r *replication) status(now time.Time) (status.Sync, string) {
-	count, err := r.table.Count()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	s := status.Sync{
-		Connected: r.conn != nil, Sessions: int(count), Error: r.linkErr,
-		Applied: uint64(r.applied.Created + r.applied.Updated + r.applied.Deleted), Refused: uint64(r.applied.Refused),
-		Sent: r.sender.Stats().Records, Overruns: r.sender.Stats().Overruns,
-	}
-	if err != nil && s.Error == "" {
-		s.Error = err.Error()
-	}
-	if r.role.master {
-		s.Complete = r.sender.Complete()
-		s.LagP50, s.LagP99, s.LagMax = r.sender.Lag(now)
-	} else {
-		s.Complete = r.receiver.Complete()
-	}
-	return s, r.peerHash
-}

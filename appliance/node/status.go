@@ -35,12 +35,19 @@ func (n *node) status(now time.Time) status.Status {
 		if !r.Peer.Alive {
 			s.Peer.Role = "UNKNOWN"
 		}
+		s.Heartbeats = &status.Heartbeats{
+			Sent: r.Heartbeats.Sent, Received: r.Heartbeats.Received, Dropped: maps.Clone(r.Heartbeats.Dropped), Age: age(now, r.Peer.HeartbeatAt),
+		}
 	}
+	s.BecameMaster, s.ReleasedMaster = n.elector.masterships()
 	s.Lease, s.Recovering = n.leaseStatus(), n.recovering(now, r)
-	if n.sync != nil {
-		s.Sync, s.Config.PeerHash = n.sync.status(now)
+	s.Sync, s.Config.PeerHash = n.syncStatus(now)
+	if n.table != nil {
+		if count, err := n.table.Count(); err == nil { // else the last sample's will do
+			s.Sync.Sessions = int(count)
+		}
 	}
-	s.Conditions = n.diagnose(now, r)
+	s.Conditions = append(n.diagnose(now, r), n.diagnoseSync(now, r, s.Sync)...)
 	s.Problems = n.problems(s, r, alive)
 	return s
 }
@@ -218,13 +225,6 @@ func (n *node) peerProblems(s status.Status) []string {
 	if !s.Peer.Alive && !status.HasCondition(s.Conditions, status.PeerSilent) {
 		problems = append(problems, fmt.Sprintf("the peer %s is not heard: if it dies unnoticed there is no second node", s.Peer.Name))
 	}
-	switch {
-	case s.Sync.Connected:
-	case s.Peer.Alive:
-		problems = append(problems, "sessions are not replicated: "+orElse(s.Sync.Error, "the channel to the peer is not connected"))
-	case n.sync != nil && n.sync.keyTrouble() != "":
-		problems = append(problems, "sessions are not replicated: "+n.sync.keyTrouble())
-	}
 	if s.Config.PeerHash != "" && s.Config.PeerHash != s.Config.Hash && !status.HasCondition(s.Conditions, status.DifferentDocument) {
 		problems = append(problems, fmt.Sprintf("the peer runs a different document (%s, here %s): apply the same one on both nodes", status.Short(s.Config.PeerHash), status.Short(s.Config.Hash)))
 	}
@@ -232,13 +232,6 @@ func (n *node) peerProblems(s status.Status) []string {
 		problems = append(problems, fmt.Sprintf("heartbeats on the HA link are not signed by the key of %s (%d so far): compare public_key in the document with `tandem keygen --show` there", s.Peer.Name, count))
 	}
 	return problems
-}
-
-func orElse(s, otherwise string) string {
-	if s == "" {
-		return otherwise
-	}
-	return s
 }
 
 // recovering names the carriers that do not count as well yet; a MASTER's always do.

@@ -81,7 +81,7 @@ func (r *renderer) facts(s Status) {
 		r.fact("Lease", "closed  nothing leaves with a virtual MAC")
 	}
 	if s.Peer != nil {
-		r.fact("Sessions", "%d  %s", s.Sync.Sessions, r.replication(s))
+		r.sync(s)
 		r.fact("Document", "%s  %s", Short(s.Config.Hash), r.comparison(s.Config))
 	} else {
 		r.fact("Document", "%s", Short(s.Config.Hash))
@@ -97,19 +97,6 @@ func (r *renderer) readiness(p Peer) string {
 		return "in charge"
 	}
 	return r.paint(yellow, "not ready")
-}
-
-func (r *renderer) replication(s Status) string {
-	switch {
-	case !s.Sync.Connected:
-		return r.paint(red, "not replicated")
-	case !s.Sync.Complete:
-		return r.paint(yellow, "replicating, the first transfer is under way")
-	case s.Role != "MASTER" || s.Sync.LagMax == 0:
-		return r.paint(green, "replicated")
-	}
-	return fmt.Sprintf("%s  lag p50 %s  p99 %s  max %s", r.paint(green, "replicated"),
-		span(s.Sync.LagP50), span(s.Sync.LagP99), span(s.Sync.LagMax))
 }
 
 func (r *renderer) comparison(c Config) string {
@@ -258,10 +245,8 @@ func Felt(s Status) string {
 		return "this is a single router"
 	case !s.Peer.Alive:
 		return "the peer " + s.Peer.Name + " is not heard"
-	case !s.Sync.Connected:
-		return "sessions are not replicated"
-	case !s.Sync.Complete:
-		return "the session tables are not equal yet"
+	case !s.Sync.Connected, !s.Sync.Complete:
+		return "sessions " + s.Sync.Readiness()
 	case s.Role == "MASTER" && !s.Peer.Ready:
 		return "the peer " + s.Peer.Name + " is not ready"
 	case s.Role == "MASTER" && s.Peer.Priority < healthyPriority:
@@ -281,7 +266,7 @@ func (r *renderer) verdict(s Status) {
 	if why := Felt(s); why != "" {
 		fmt.Fprintf(&r.b, "  %s If the MASTER died now it would be felt: %s.\n", r.paint(yellow, "!"), why)
 	} else {
-		fmt.Fprintf(&r.b, "  %s If the MASTER died now, no session would be lost.\n", r.paint(green, "✓"))
+		fmt.Fprintf(&r.b, "  %s If the MASTER died now, no session would be lost: sessions %s.\n", r.paint(green, "✓"), s.Sync.Readiness())
 	}
 	if len(s.Recovering) > 0 {
 		fmt.Fprintf(&r.b, "  %s The link of %s has just come back; it counts again in a moment.\n", r.paint(yellow, "!"), strings.Join(s.Recovering, " and "))

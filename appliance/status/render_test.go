@@ -16,7 +16,11 @@ func sample() Status {
 		Reason: "planned handover", Priority: 200, Term: 4,
 		Peer:  &Peer{Name: "bravo", Alive: true, Role: "BACKUP", Priority: 180, Ready: true, LastHeard: 42 * time.Millisecond},
 		Lease: Lease{Open: true, Remaining: 212 * time.Millisecond, Duration: 250 * time.Millisecond},
-		Sync:  Sync{Connected: true, Complete: true, Sessions: 612, LagP50: 300 * time.Microsecond, LagP99: 2 * time.Millisecond, LagMax: 8 * time.Millisecond},
+		Sync: Sync{
+			Connected: true, Since: now.Add(-3 * time.Second), Link: "ha", Complete: true, Sessions: 612, Limit: 262144,
+			LagP50: 300 * time.Microsecond, LagP99: 2 * time.Millisecond, LagMax: 8 * time.Millisecond,
+			EventRate: 12.4, RecordRate: 9, Backlog: 1, BytesSent: 1_230_000, BytesReceived: 456,
+		},
 		Carriers: []Carrier{
 			{Name: "lan", Kind: "network", Interface: "lan0", VRID: 10, Up: true, Addresses: []string{"10.0.0.1"}, Sent: 12, PeerHeard: -1, HeardByPeer: &yes},
 			{Name: "ha", Kind: "ha", Interface: "ha0", VRID: 30, Up: true, Received: 3, Dropped: map[string]uint64{"checksum": 2}, PeerHeard: time.Second, HeardByPeer: &no},
@@ -32,7 +36,8 @@ const sampleText = `● alpha is MASTER for 3 min 12 s
 
   Peer       bravo  BACKUP  priority 180  ready  heard 42 ms ago
   Lease      open  212 ms left of 250 ms
-  Sessions   612  replicated  lag p50 0.3 ms  p99 2.0 ms  max 8.0 ms
+  Sessions   612 of 262144  complete  lag p50 0.3 ms  p99 2.0 ms  max 8.0 ms
+  Stream     up for 3.0 s by ha  12 events/s  9 records/s  backlog 1  1.2 MB sent  456 B received
   Document   0123456789ab  the same on both nodes
   Elector    pid 42  real-time  memory locked
 
@@ -43,7 +48,7 @@ const sampleText = `● alpha is MASTER for 3 min 12 s
   UPLINK  INTERFACE  LINK  GATEWAY      ADDRESSES     NETWORKS
   wan     wan0       up    203.0.113.1  203.0.113.10  lan
 
-  ✓ If the MASTER died now, no session would be lost.
+  ✓ If the MASTER died now, no session would be lost: sessions complete, lag p99 2.0 ms.
 `
 
 func TestRender(t *testing.T) {
@@ -95,8 +100,11 @@ func TestFelt(t *testing.T) {
 		{"healthy", func(*Status) {}, ""},
 		{"single", func(s *Status) { s.Peer = nil }, "single router"},
 		{"peer gone", func(s *Status) { s.Peer.Alive = false }, "not heard"},
-		{"no channel", func(s *Status) { s.Sync.Connected = false }, "not replicated"},
-		{"incomplete", func(s *Status) { s.Sync.Complete = false }, "not equal"},
+		{"no channel", func(s *Status) { s.Sync.Connected, s.Sync.Error = false, "connection reset" }, "sessions INCOMPLETE: they are not replicated, connection reset"},
+		{"incomplete", func(s *Status) { s.Sync.Complete = false }, "sessions INCOMPLETE: the session tables are being compared"},
+		{"under repair", func(s *Status) {
+			s.Sync.Complete, s.Sync.Repair = false, &Repair{Buckets: 12, Of: Buckets, Sent: 3, Flows: 40}
+		}, "12 of 4096 parts of the session tables are not equal yet, 3 of 40 flows sent again"},
 		{"peer not ready", func(s *Status) { s.Peer.Ready = false }, "not ready"},
 		{"the MASTER is never ready", func(s *Status) { s.Role, s.Peer.Role, s.Peer.Ready = "BACKUP", "MASTER", false }, ""},
 		{"peer impaired", func(s *Status) { s.Peer.Priority = 81 }, "bravo is impaired"},

@@ -22,8 +22,13 @@ type Status struct {
 	Term uint64 `json:"term"`
 	// Transitions counts changes of role since the elector started.
 	Transitions uint64 `json:"transitions"`
+	// BecameMaster and ReleasedMaster count since the node started.
+	BecameMaster   uint64 `json:"became_master"`
+	ReleasedMaster uint64 `json:"released_master"`
 	// Peer is what is known of the other node; nil for a single router.
 	Peer *Peer `json:"peer,omitempty"`
+	// Heartbeats are nil for a single router.
+	Heartbeats *Heartbeats `json:"heartbeats,omitempty"`
 	// Carriers are the links that carry adverts.
 	Carriers []Carrier `json:"carriers"`
 	Lease    Lease     `json:"lease"`
@@ -54,6 +59,16 @@ type Peer struct {
 	Ready bool `json:"ready"`
 	// LastHeard is the age of the newest advert or heartbeat.
 	LastHeard time.Duration `json:"last_heard_ns"`
+}
+
+// Heartbeats are what the members exchange over the HA link.
+type Heartbeats struct {
+	// Sent, Received and Dropped count since the elector started.
+	Sent     uint64            `json:"sent"`
+	Received uint64            `json:"received"`
+	Dropped  map[string]uint64 `json:"dropped,omitempty"`
+	// Age is that of the newest authenticated one; negative if none came.
+	Age time.Duration `json:"age_ns"`
 }
 
 // Carrier is one way for adverts: a link, a virtual router on it and an address family.
@@ -96,27 +111,6 @@ type Lease struct {
 	Tampered  uint64 `json:"tampered"`
 	// Duration is how long an advert opens it.
 	Duration time.Duration `json:"duration_ns"`
-}
-
-// Sync is the state of the session replication.
-type Sync struct {
-	Connected bool `json:"connected"`
-	// Complete tells that both tables are equal but for what is in flight.
-	Complete bool `json:"complete"`
-	// Sessions is the number of flows in this node's kernel.
-	Sessions int `json:"sessions"`
-	// LagP50, LagP99 and LagMax are, over the last minute on the MASTER, the time
-	// from the kernel's event to the BACKUP's acknowledgement.
-	LagP50 time.Duration `json:"lag_p50_ns"`
-	LagP99 time.Duration `json:"lag_p99_ns"`
-	LagMax time.Duration `json:"lag_max_ns"`
-	// Sent, Applied, Refused and Overruns count flows and events.
-	Sent     uint64 `json:"sent"`
-	Applied  uint64 `json:"applied"`
-	Refused  uint64 `json:"refused"`
-	Overruns uint64 `json:"overruns"`
-	// Error is the newest trouble of the channel, empty if none.
-	Error string `json:"error,omitempty"`
 }
 
 // Uplink is the state of one uplink on this node.

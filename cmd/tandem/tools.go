@@ -72,12 +72,29 @@ func (f *nodeFlags) hidden() (string, error) {
 
 // call asks a node and decodes its answer into out.
 func (f *nodeFlags) call(ctx context.Context, method, path string, out any) error {
-	socket, err := f.socket()
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	body, err := f.open(ctx, method, path, nil)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
+	defer func() { _ = body.Close() }() // it was read
+	if err := json.NewDecoder(io.LimitReader(body, maxAnswer)).Decode(out); err != nil {
+		return fmt.Errorf("decode the node's answer: %w", err)
+	}
+	return nil
+}
+
+// maxAnswer bounds what is read of an answer.
+const maxAnswer = 8 << 20
+
+// open asks a node and returns the body of its answer; every answer but a success is an
+// error.
+func (f *nodeFlags) open(ctx context.Context, method, path string, header http.Header) (io.ReadCloser, error) {
+	socket, err := f.socket()
+	if err != nil {
+		return nil, err
+	}
 	client := http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", socket)
@@ -86,28 +103,28 @@ func (f *nodeFlags) call(ctx context.Context, method, path string, out any) erro
 	}}
 	request, err := http.NewRequestWithContext(ctx, method, "http://node"+path, nil)
 	if err != nil {
-		return fmt.Errorf("build request: %w", err)
+		return nil, fmt.Errorf("build request: %w", err)
+	}
+	if header != nil {
+		request.Header = header
 	}
 	response, err := client.Do(request)
 	if err != nil {
-		return fmt.Errorf("no node answers at %s: %w; is `tandem run` running, and may you open its socket?", socket, err)
+		return nil, fmt.Errorf("no node answers at %s: %w; is `tandem run` running, and may you open its socket?", socket, err)
+	}
+	if response.StatusCode == http.StatusOK {
+		return response.Body, nil
 	}
 	defer func() { _ = response.Body.Close() }() // it was read
-	body, err := io.ReadAll(io.LimitReader(response.Body, 8<<20))
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
 	if err != nil {
-		return fmt.Errorf("read the node's answer: %w", err)
+		return nil, fmt.Errorf("read the node's answer: %w", err)
 	}
-	if response.StatusCode != http.StatusOK {
-		var failure status.Failure
-		if json.Unmarshal(body, &failure) == nil && failure.Error != "" {
-			return errors.New(failure.Error)
-		}
-		return fmt.Errorf("the node answered %s", response.Status)
+	var failure status.Failure
+	if json.Unmarshal(body, &failure) == nil && failure.Error != "" {
+		return nil, errors.New(failure.Error)
 	}
-	if err := json.Unmarshal(body, out); err != nil {
-		return fmt.Errorf("decode the node's answer: %w", err)
-	}
-	return nil
+	return nil, fmt.Errorf("the node answered %s", response.Status)
 }
 
 // colours tells whether standard output takes colours.

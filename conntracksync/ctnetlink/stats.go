@@ -12,6 +12,9 @@ import (
 // Statistics are the conntrack counters of the network namespace since it was made,
 // summed over its processors.
 type Statistics struct {
+	// Found counts lookups that met an entry, Ignored packets that were not tracked,
+	// Inserted new entries, SearchRestarted lookups that a change of the table disturbed.
+	Found, Ignored, Inserted, SearchRestarted uint64
 	// Invalid packets fitted no flow.
 	Invalid uint64
 	// InsertFailed counts flows that were not entered, mostly for a clash of tuples.
@@ -109,6 +112,10 @@ func (r *Reader) Statistics() (Statistics, error) {
 	}
 	var sum Statistics
 	for _, c := range cpus {
+		sum.Found += uint64(c.Found)
+		sum.Ignored += uint64(c.Ignore)
+		sum.Inserted += uint64(c.Insert)
+		sum.SearchRestarted += uint64(c.SearchRestart)
 		sum.Invalid += uint64(c.Invalid)
 		sum.InsertFailed += uint64(c.InsertFailed)
 		sum.Dropped += uint64(c.Drop)

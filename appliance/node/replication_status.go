@@ -1,0 +1,50 @@
+package node
+
+import (
+	"time"
+
+	"tandem/appliance/status"
+	"tandem/conntracksync"
+)
+
+// status reports what the replication knows; the second value is the hash of the peer's
+// document. What it does not know, observer adds.
+func (r *replication) status(now time.Time) (status.Sync, string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	sent := r.sender.Stats()
+	s := status.Sync{
+		Connected: r.conn != nil, Error: r.linkErr, Backlog: r.sender.Backlog() + len(r.out),
+		Applied: uint64(r.applied.Created + r.applied.Updated + r.applied.Deleted), Refused: uint64(r.applied.Refused),
+		Events: sent.Events, Sent: sent.Records, Overruns: sent.Overruns, Overflows: sent.Overflows,
+		Skipped: skipped(sent.Skipped), BytesSent: r.traffic.sent.Load(), BytesReceived: r.traffic.received.Load(),
+	}
+	if len(r.applied.RefusedBy) > 0 {
+		s.RefusedBy = make(map[string]uint64, len(r.applied.RefusedBy))
+		for reason, count := range r.applied.RefusedBy {
+			s.RefusedBy[reason] = uint64(count)
+		}
+	}
+	if r.role.master {
+		s.Complete = r.sender.Complete()
+		s.LagP50, s.LagP99, s.LagMax = r.sender.Lag(now)
+	} else {
+		s.Complete = r.receiver.Complete()
+	}
+	return s, r.peerHash
+}
+
+// skipped names the counters that are not zero.
+func skipped(skips conntracksync.Skips) map[string]uint64 {
+	var named map[string]uint64
+	for reason, count := range skips {
+		if count == 0 {
+			continue
+		}
+		if named == nil {
+			named = make(map[string]uint64)
+		}
+		named[conntracksync.Skip(reason).String()] = count
+	}
+	return named
+}
