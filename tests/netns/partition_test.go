@@ -70,17 +70,17 @@ func cuts() []cut {
 		{
 			name:     "the HA link is silent",
 			what:     func(_, b string) silence { return silence{port("ha", b): everywhere} },
-			onMaster: []string{status.PeerSilent}, onBackup: []string{status.CarrierSilent, status.HALinkSilent},
+			onMaster: []string{status.PeerSilent}, onBackup: []string{status.CarrierSilent, status.HALinkSilent, status.ReplicationBroken},
 		},
 		{
 			name:     "the HA link carries nothing to the BACKUP",
 			what:     func(_, b string) silence { return silence{port("ha", b): {toNode}} },
-			onMaster: []string{status.CarrierSilent}, onBackup: []string{status.CarrierSilent, status.HALinkSilent},
+			onMaster: []string{status.CarrierSilent, status.ReplicationBroken}, onBackup: []string{status.CarrierSilent, status.HALinkSilent, status.ReplicationBroken},
 		},
 		{
 			name:     "the HA link carries nothing to the MASTER",
 			what:     func(_, b string) silence { return silence{port("ha", b): {fromNode}} },
-			onMaster: []string{status.PeerSilent}, onBackup: nil,
+			onMaster: []string{status.PeerSilent}, onBackup: []string{status.ReplicationBroken},
 		},
 		{
 			name:     "the LAN is cut between the members",
@@ -98,7 +98,7 @@ func cuts() []cut {
 				return silence{port("lan", b): everywhere, port("ha", b): everywhere}
 			},
 			onMaster: []string{status.PeerSilent},
-			onBackup: []string{status.CarrierSilent, status.HALinkSilent, status.Partitioned},
+			onBackup: []string{status.CarrierSilent, status.HALinkSilent, status.Partitioned, status.ReplicationBroken},
 		},
 		{
 			name: "all but the HA link is cut",
