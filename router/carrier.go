@@ -10,8 +10,15 @@ import (
 	"tandem/vrrp"
 )
 
-// HACarrier is the name of the HA link among the carriers.
-const HACarrier = "ha"
+// HACarrier is the name of the HA link among the carriers, SecondHACarrier that of the
+// second one.
+const (
+	HACarrier       = "ha"
+	SecondHACarrier = "ha2"
+)
+
+// IsHA tells whether a segment is an HA link.
+func IsHA(segment string) bool { return segment == HACarrier || segment == SecondHACarrier }
 
 // Carrier is one way for a node's adverts: a link, a virtual router on it and an
 // address family. A segment has one for each family of each of its virtual routers.
@@ -19,12 +26,12 @@ type Carrier struct {
 	// Name is unique in the document: that of the segment, then "/" and the VRID for a
 	// further virtual router, then "/ipv6" for IPv6.
 	Name string
-	// Segment is the name of the network or uplink, or [HACarrier].
+	// Segment is the name of the network or uplink, or [HACarrier] or [SecondHACarrier].
 	Segment string
 	// Interface is the node's port on the segment.
 	Interface string
 	// Link is the virtual link, Interface itself if the segment does without virtual
-	// MAC addresses, and empty on the HA link.
+	// MAC addresses, and empty on an HA link.
 	Link string
 	VRID uint8
 	IPv6 bool
@@ -36,10 +43,10 @@ type Carrier struct {
 	// Own are all addresses of the node's own on Interface, of both families.
 	Own []netip.Addr
 	// Addresses are what adverts carry: the virtual addresses, over IPv6 the link-local
-	// one first (RFC 9568 §5.2.9). The HA link has none of its own, and an advert must
+	// one first (RFC 9568 §5.2.9). An HA link has none of its own, and an advert must
 	// carry one (§5.2.5): the group's first stands for it.
 	Addresses []netip.Addr
-	// VRRP says how adverts travel; on the HA link as by default.
+	// VRRP says how adverts travel; on an HA link as by default.
 	VRRP config.VRRP
 }
 
@@ -47,7 +54,7 @@ type Carrier struct {
 func (c Carrier) OwnMAC() bool { return c.Link == c.Interface }
 
 // Carriers returns the carriers of the named node's adverts: uplinks before networks,
-// IPv4 before IPv6, further virtual routers after the first, the HA link last. Those
+// IPv4 before IPv6, further virtual routers after the first, the HA links last. Those
 // of the same segment stand side by side.
 //
 // doc must be valid, as [config.Parse] returns it. The error says which part of it
@@ -61,35 +68,60 @@ func Carriers(doc *config.Document, node string) ([]Carrier, error) {
 	for _, s := range segments {
 		list = append(list, s.carriers()...)
 	}
-	ha, err := haCarrier(doc, node)
+	links, err := HALinks(doc, node)
 	if err != nil {
 		return nil, fmt.Errorf("list carriers of node %q: %w", node, err)
 	}
-	if ha.Name == "" {
-		return list, nil
-	}
-	ha.Addresses = []netip.Addr{ha.Source}
+	var stand []netip.Addr
 	if len(list) > 0 {
-		ha.Addresses = list[0].Addresses[:1:1]
+		stand = list[0].Addresses[:1:1]
 	}
-	return append(list, ha), nil
+	for _, l := range links {
+		c := Carrier{
+			Name: l.Name, Segment: l.Name, Interface: l.Interface, VRID: l.VRID,
+			Source: l.Prefix.Addr(), Peer: l.Peer, Own: []netip.Addr{l.Prefix.Addr()}, Addresses: stand, VRRP: config.DefaultVRRP(),
+		}
+		if stand == nil {
+			c.Addresses = []netip.Addr{c.Source}
+		}
+		list = append(list, c)
+	}
+	return list, nil
 }
 
-// haCarrier returns the carrier on the HA link, without addresses; zero without a link.
-func haCarrier(doc *config.Document, node string) (Carrier, error) {
-	l := doc.HALink
-	if l == nil {
-		return Carrier{}, nil
-	}
-	port, ok := l.Ports[node]
-	if !ok {
-		return Carrier{}, errors.New("it has no port on the HA link; add one to the document")
-	}
+// HALink is a link between the members, as one of them sees it.
+type HALink struct {
+	// Name is [HACarrier] or [SecondHACarrier].
+	Name      string
+	Interface string
+	VRID      uint8
+	// Prefix is the node's own address and the subnet's length, Peer the other member's
+	// address.
+	Prefix netip.Prefix
+	Peer   netip.Addr
+	// Port is that of the replication, and on the first link of the heartbeats.
+	Port uint16
+}
+
+// HALinks returns the node's links to the other member, the preferred one first; none
+// for a single router.
+func HALinks(doc *config.Document, node string) ([]HALink, error) {
+	var list []HALink
 	other, _ := doc.Peer(node)
-	return Carrier{
-		Name: HACarrier, Segment: HACarrier, Interface: port.Interface, VRID: l.VRID,
-		Source: port.Address, Peer: l.Ports[other.Name].Address, Own: ownAddresses(port), VRRP: config.DefaultVRRP(),
-	}, nil
+	for i, l := range []*config.HALink{doc.HALink, doc.SecondHALink} {
+		if l == nil {
+			continue
+		}
+		port, ok := l.Ports[node]
+		if !ok {
+			return nil, errors.New("it has no port on " + [...]string{"the HA link", "the second HA link"}[i] + "; add one to the document")
+		}
+		list = append(list, HALink{
+			Name: [...]string{HACarrier, SecondHACarrier}[i], Interface: port.Interface, VRID: l.VRID,
+			Prefix: netip.PrefixFrom(port.Address, l.Prefix.Bits()), Peer: l.Ports[other.Name].Address, Port: l.Port,
+		})
+	}
+	return list, nil
 }
 
 // segment is what uplinks and networks have in common, as one node sees it.

@@ -59,12 +59,12 @@ func Derive(doc *config.Document, node string) (Intent, error) {
 		}
 		intent.Routes = append(intent.Routes, routes(s, segments)...)
 	}
-	ha, err := haCarrier(doc, node)
+	links, err := HALinks(doc, node)
 	if err != nil {
 		return Intent{}, fmt.Errorf("derive state of node %q: %w", node, err)
 	}
-	if ha.Name != "" {
-		intent.Ports = append(intent.Ports, PortAddress{Interface: ha.Interface, Prefix: netip.PrefixFrom(ha.Source, doc.HALink.Prefix.Bits())})
+	for _, l := range links {
+		intent.Ports = append(intent.Ports, PortAddress{Interface: l.Interface, Prefix: l.Prefix})
 	}
 	intent.Rules = rules(intent.Ports, segments)
 	intent.NAT = translations(doc, segments)

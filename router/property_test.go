@@ -156,7 +156,10 @@ func TestOwnTrafficKeepsToTheMainTable(t *testing.T) {
 				t.Errorf("what is sent from %v takes table %d", address, first.Table)
 			}
 		}
-		if l := doc.HALink; l != nil {
+		for _, l := range []*config.HALink{doc.HALink, doc.SecondHALink} {
+			if l == nil {
+				continue
+			}
 			for _, stranger := range []string{"172.31.0.1", "2001:db8:ffff::1"} {
 				if first := firstRule(in, netip.MustParseAddr(stranger), l.Ports["one"].Interface); first.Table != router.MainTable {
 					t.Errorf("what comes in by the HA link takes table %d", first.Table)
@@ -236,7 +239,7 @@ func checkPeers(t *testing.T, doc *config.Document) {
 		if a.Source != b.Peer || a.Peer != b.Source || a.Source == a.Peer || a.Source.Is6() != a.IPv6 {
 			t.Errorf("%+v does not face %+v", a, b)
 		}
-		if a.Name != b.Name || a.VRID != b.VRID || a.MAC != b.MAC || a.VRRP != b.VRRP || a.Segment != router.HACarrier && !slices.Equal(a.Addresses, b.Addresses) {
+		if a.Name != b.Name || a.VRID != b.VRID || a.MAC != b.MAC || a.VRRP != b.VRRP || !router.IsHA(a.Segment) && !slices.Equal(a.Addresses, b.Addresses) {
 			t.Errorf("%+v and %+v are not the same virtual router", a, b)
 		}
 		if !slices.Contains(a.Own, a.Source) {
@@ -270,7 +273,7 @@ func TestCarriers(t *testing.T) {
 			if len(c.Addresses) == 0 || c.IPv6 && !c.Addresses[0].IsLinkLocalUnicast() {
 				t.Errorf("addresses of %+v", c)
 			}
-			if isHA := c.Segment == router.HACarrier; isHA != (c.Link == "") || isHA != (i == len(links)) {
+			if isHA := router.IsHA(c.Segment); isHA != (c.Link == "") || isHA != (i >= len(links)) {
 				t.Errorf("carrier %d: %+v", i, c)
 			} else if !isHA && (links[i].Name != c.Link || links[i].Carrier != c.Name || links[i].Parent != c.Interface || links[i].MAC != c.MAC) {
 				t.Errorf("carrier %+v has the link %+v", c, links[i])
@@ -335,6 +338,9 @@ func randomDocument(random *rand.Rand) string {
 		w.line("  - {name: one, priority: %d, public_key: %q}", 200+55*random.IntN(2), keyOne)
 		w.line("  - {name: two, public_key: %q}", keyTwo)
 		w.line("ha_link: {vrid: %d, prefix: 10.255.0.0/30, ports: {one: {interface: ha, address: 10.255.0.1}, two: {interface: ha, address: 10.255.0.2}}}", w.vrid())
+		if w.IntN(2) == 0 {
+			w.line("second_ha_link: {vrid: %d, prefix: 10.255.0.4/30, ports: {one: {interface: hb, address: 10.255.0.5}, two: {interface: hb, address: 10.255.0.6}}}", w.vrid())
+		}
 	} else {
 		w.line("  - {name: one}")
 	}

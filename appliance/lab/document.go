@@ -34,6 +34,14 @@ ha_link:
   ports:
     alpha: {interface: ha0, address: 10.255.0.1}
     bravo: {interface: ha0, address: 10.255.0.2}
+{{- if .SecondHALink}}
+second_ha_link:
+  vrid: 31
+  prefix: 10.255.1.0/30
+  ports:
+    alpha: {interface: ha1, address: 10.255.1.1}
+    bravo: {interface: ha1, address: 10.255.1.2}
+{{- end}}
 uplinks:
   - name: wan
     vrid: 20
@@ -73,7 +81,7 @@ type documentValues struct {
 	Preempt                                  bool
 	Members                                  []documentMember
 	ClientGateway, UplinkGateway, NATAddress string
-	IPv6                                     bool
+	IPv6, SecondHALink                       bool
 	ClientGatewayIPv6, UplinkGatewayIPv6     string
 	LAN, WAN, Election                       []string
 }
@@ -86,6 +94,7 @@ func (l *Lab) writeDocument(ctx context.Context) error {
 		ClientGateway: ClientGateway,
 		UplinkGateway: UplinkGateway,
 		NATAddress:    NATAddress,
+		SecondHALink:  l.options.SecondHALink,
 		IPv6:          l.options.IPv6, ClientGatewayIPv6: ClientGatewayIPv6, UplinkGatewayIPv6: UplinkGatewayIPv6,
 		LAN: l.options.LAN, WAN: l.options.WAN, Election: l.options.Election,
 	}

@@ -157,10 +157,21 @@ func (l *Lab) applyHACable() error {
 	return nil
 }
 
+// cables names what a node's cables lead to.
+func (l *Lab) cables() []string {
+	if l.options.SecondHALink {
+		return []string{"lan", "wan", "ha", "ha2"}
+	}
+	return []string{"lan", "wan", "ha"}
+}
+
 // powerOff silences the node at the switches first, which takes microseconds
 // for all ports, then kills, then takes the carriers.
 func (l *Lab) powerOff(node string) error {
-	ports := []string{PortName("lan", node), PortName("wan", node), PortName("ha", node)}
+	var ports []string
+	for _, network := range l.cables() {
+		ports = append(ports, PortName(network, node))
+	}
 	if err := l.blockPorts(ports); err != nil {
 		return err
 	}
@@ -178,7 +189,7 @@ func (l *Lab) powerOff(node string) error {
 
 // powerOn makes the node's namespace and links anew, as a reboot makes a kernel.
 func (l *Lab) powerOn(ctx context.Context, node string) error {
-	for _, network := range []string{"lan", "wan", "ha"} {
+	for _, network := range l.cables() {
 		link, err := l.fabric.LinkByName(PortName(network, node))
 		if err != nil {
 			return fmt.Errorf("find port %s: %w", PortName(network, node), err)

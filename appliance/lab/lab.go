@@ -35,6 +35,8 @@ type Options struct {
 	Clients int
 	// IPv6 makes the lan and the wan segment dual-stack; see [ServerAddressIPv6].
 	IPv6 bool
+	// SecondHALink joins the nodes by a second cable, the document's second_ha_link.
+	SecondHALink bool
 	// LAN, WAN and Election are further lines of the document's network, uplink and
 	// election, e.g. "vrrp: {virtual_mac: false}".
 	LAN, WAN, Election []string

@@ -82,12 +82,14 @@ func nodeOctet(node string) byte {
 
 // Links in the fabric. A cable has its other end in a node, host or switch.
 const (
-	haCable = "ha-cable"
-	linkMTU = 1500
+	haCable       = "ha-cable"
+	secondHACable = "ha2-cable"
+	linkMTU       = 1500
 )
 
 // PortName names the fabric's side of a node's cable: the port of the edge
-// switch for the networks "lan" and "wan", the node's end of the cable for "ha".
+// switch for the networks "lan" and "wan", the node's end of the cable for "ha" and
+// "ha2".
 // It vanishes and comes back when a node that was powered off is healed.
 func PortName(network, node string) string { return network + "-" + node }
 
@@ -125,6 +127,11 @@ func (l *Lab) buildTopology() error {
 	if err := l.addBridge(haCable); err != nil {
 		return err
 	}
+	if l.options.SecondHALink {
+		if err := l.addBridge(secondHACable); err != nil {
+			return err
+		}
+	}
 	for _, node := range nodeNames() {
 		if err := l.plugNode(node); err != nil {
 			return err
@@ -159,13 +166,19 @@ func (l *Lab) buildSegment(s segment) error {
 	return l.addCable(cable{port: s.host, bridge: CoreName(s.name), namespace: s.host, link: "eth0", mac: mac})
 }
 
-// plugNode connects a node's three ports to the fabric.
+// plugNode connects a node's ports to the fabric.
 func (l *Lab) plugNode(node string) error {
 	last := nodeOctet(node)
 	cables := []cable{{
 		port: PortName("ha", node), bridge: haCable,
 		namespace: node, link: "ha0", mac: net.HardwareAddr{0x02, 0x54, 0, 0xff, 0, last},
 	}}
+	if l.options.SecondHALink {
+		cables = append(cables, cable{
+			port: PortName("ha2", node), bridge: secondHACable,
+			namespace: node, link: "ha1", mac: net.HardwareAddr{0x02, 0x54, 0, 0xfe, 0, last},
+		})
+	}
 	for _, s := range segments() {
 		cables = append(cables, cable{
 			port: PortName(s.name, node), bridge: edgeName(s.name, node),

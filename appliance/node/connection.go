@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"tandem/conntracksync"
@@ -17,12 +17,14 @@ import (
 const (
 	// pingInterval keeps the stream from being silent; silenceLimit is after how
 	// long a silent stream counts as broken: within a second that is an alarm.
-	pingInterval = 200 * time.Millisecond
-	silenceLimit = 900 * time.Millisecond
+	pingInterval = 150 * time.Millisecond
+	silenceLimit = 750 * time.Millisecond
+	// watchInterval is how often the silence is looked at. A look that is late by more
+	// than stallLimit tells of an own stall: then what has come meanwhile is read first.
+	watchInterval = 50 * time.Millisecond
+	stallLimit    = 100 * time.Millisecond
 	// helloLimit is how long the peer may take to say hello.
 	helloLimit = 1500 * time.Millisecond
-	// reconnectDelay is the pause between attempts to connect.
-	reconnectDelay = 250 * time.Millisecond
 	// maxWaiting is how many encoded frames may wait for the connection before no
 	// more of a dump is taken in.
 	maxWaiting = 8
@@ -33,6 +35,8 @@ const (
 // connection is an open stream to the peer, after both hellos.
 type connection struct {
 	channel *peer.Channel
+	// link is the HA link that it takes.
+	link    string
 	remote  conntracksync.Hello
 	traffic *traffic
 	frames  chan *conntracksync.Frame
@@ -41,7 +45,12 @@ type connection struct {
 	// lost holds the error that ended the stream.
 	lost chan error
 	once sync.Once
-	done chan struct{}
+	// cause is the same, once done is closed.
+	cause error
+	done  chan struct{}
+	// heardAt is when a frame last came, in nanoseconds since began.
+	began   time.Time
+	heardAt atomic.Int64
 }
 
 // channels are what the loop selects on; nil channels block for ever.
@@ -56,6 +65,7 @@ func (c *connection) channels() (<-chan *conntracksync.Frame, <-chan error) {
 func (c *connection) fail(err error) {
 	c.once.Do(func() {
 		c.lost <- err // buffered
+		c.cause = err
 		close(c.done)
 		_ = c.channel.Close() // the first error says more
 	})
@@ -72,49 +82,12 @@ func (c *connection) recycle(f *conntracksync.Frame) {
 	}
 }
 
-// connect keeps a stream to the peer open until ctx ends: the member whose name
-// sorts first calls, the other one listens.
-func (r *replication) connect(ctx context.Context) error {
-	ha := r.node.doc.HALink
-	mine, theirs := ha.Ports[r.node.opts.Name], ha.Ports[r.peer.Name]
-	cfg := peer.Config{
-		Interface: mine.Interface, Identity: r.node.identity, PeerKey: r.peer.PublicKey,
-		Local:  netip.AddrPortFrom(mine.Address, ha.Port),
-		Remote: netip.AddrPortFrom(theirs.Address, ha.Port),
-	}
-	open := r.dialer(cfg)
-	if r.node.opts.Name > r.peer.Name {
-		var closeListener func()
-		open, closeListener = r.listener(cfg)
-		defer closeListener()
-	}
-	// Before, this node does not even have its address on the HA link.
-	select {
-	case <-ctx.Done():
-	case <-r.node.programmed:
-	}
-	for ctx.Err() == nil {
-		err := r.converse(ctx, open)
-		if ctx.Err() != nil {
-			return nil
-		}
-		r.noteTrouble(err)
-		select {
-		case <-ctx.Done():
-		case <-time.After(reconnectDelay):
-		}
-	}
-	return nil
-}
-
 // noteTrouble remembers why there is no stream. Each reason is logged once until
 // there is one again: attempts follow each other quickly.
 func (r *replication) noteTrouble(err error) {
-	var wrong *peer.WrongKeyError
-	var refused *peer.RefusedError
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.linkErr, r.keyErr = withoutPorts(err.Error()), errors.As(err, &wrong) || errors.As(err, &refused)
+	r.linkErr, r.keyErr = withoutPorts(err.Error()), aboutKeys(err)
 	if len(r.logged) < maxLogged && !slices.Contains(r.logged, r.linkErr) {
 		r.logged = append(r.logged, r.linkErr)
 		r.node.log.Warn("the replication stream is down", "error", r.linkErr)
@@ -139,41 +112,13 @@ func withoutPorts(text string) string {
 
 func digit(c byte) bool { return c >= '0' && c <= '9' }
 
-// dialer returns a function that calls the peer.
-func (r *replication) dialer(cfg peer.Config) func(context.Context) (*peer.Channel, error) {
-	return func(ctx context.Context) (*peer.Channel, error) { return peer.Dial(ctx, cfg) }
-}
-
-// listener returns a function that waits for the peer's call, and one that ends
-// the listening. The interface may be missing at first, so it is opened late.
-func (r *replication) listener(cfg peer.Config) (func(context.Context) (*peer.Channel, error), func()) {
-	var l *peer.Listener
-	open := func(ctx context.Context) (*peer.Channel, error) {
-		if l == nil {
-			var err error
-			if l, err = peer.Listen(ctx, cfg); err != nil {
-				l = nil
-				return nil, err
-			}
-		}
-		return l.Accept(ctx)
-	}
-	return open, func() {
-		if l != nil {
-			_ = l.Close() // the process is ending
-		}
-	}
-}
-
-// converse opens a stream, says hello and serves it until it breaks.
-func (r *replication) converse(ctx context.Context, open func(context.Context) (*peer.Channel, error)) error {
-	channel, err := open(ctx)
-	if err != nil {
-		return err
-	}
+// converse says hello to the peer, which has answered or called, and serves the stream
+// until it breaks. A stream that is there already is replaced once both have said hello.
+func (r *replication) converse(ctx context.Context, answered call) error {
 	c := &connection{
-		channel: channel, traffic: &r.traffic, frames: make(chan *conntracksync.Frame, 4), free: make(chan *conntracksync.Frame, 8),
-		writes: make(chan []byte), lost: make(chan error, 1), done: make(chan struct{}),
+		channel: answered.channel, link: answered.link, traffic: &r.traffic,
+		frames: make(chan *conntracksync.Frame, 4), free: make(chan *conntracksync.Frame, 8),
+		writes: make(chan []byte), lost: make(chan error, 1), done: make(chan struct{}), began: time.Now(),
 	}
 	stop := context.AfterFunc(ctx, func() { c.fail(ctx.Err()) })
 	defer stop()
@@ -188,9 +133,10 @@ func (r *replication) converse(ctx context.Context, open func(context.Context) (
 		return ctx.Err()
 	}
 	go c.write()
-	err = c.read()
+	go c.watch()
+	err := c.read()
 	c.fail(err)
-	return err
+	return c.cause
 }
 
 // greet exchanges hellos.
@@ -244,9 +190,10 @@ func (c *connection) read() error {
 	var buf []byte
 	for {
 		var err error
-		if buf, err = c.channel.Receive(buf, time.Now().Add(silenceLimit)); err != nil {
+		if buf, err = c.channel.Receive(buf, time.Time{}); err != nil {
 			return err
 		}
+		c.heardAt.Store(int64(time.Since(c.began)))
 		c.traffic.received.Add(uint64(len(buf)))
 		var f *conntracksync.Frame
 		select {
@@ -262,6 +209,35 @@ func (c *connection) read() error {
 		case <-c.done:
 			return errors.New("the stream was closed")
 		}
+	}
+}
+
+// watch ends a stream on which nothing comes. A deadline of the socket would end it also
+// when this process was stopped for a while and everything is there to be read.
+func (c *connection) watch() {
+	ticker := time.NewTicker(watchInterval)
+	defer ticker.Stop()
+	last := time.Since(c.began)
+	c.heardAt.Store(int64(last))
+	patience := silenceLimit
+	for {
+		select {
+		case <-c.done:
+			return
+		case <-ticker.C:
+		}
+		now := time.Since(c.began)
+		silent := now - time.Duration(c.heardAt.Load())
+		switch {
+		case silent < stallLimit+pingInterval:
+			patience = silenceLimit
+		case now-last > watchInterval+stallLimit:
+			patience = max(silenceLimit, silent+pingInterval+stallLimit)
+		case silent > patience:
+			c.fail(fmt.Errorf("the peer at %s has been silent for %v, check it and the HA link", c.channel.Remote(), silent.Round(10*time.Millisecond)))
+			return
+		}
+		last = now
 	}
 }
 
@@ -284,14 +260,15 @@ func (c *connection) write() {
 // takeConnection begins to use a stream.
 func (r *replication) takeConnection(now time.Time, c *connection) {
 	if r.conn != nil {
-		r.conn.fail(errors.New("replaced by a newer stream"))
+		r.conn.fail(errReplaced)
 	}
 	mine := conntracksync.Hello{ProtocolMin: conntracksync.ProtocolMin, ProtocolMax: conntracksync.ProtocolMax, Role: r.role.wire(), Term: r.role.term}
 	r.conn, r.remote, r.peerHash, r.linkErr, r.keyErr, r.out = c, c.remote, c.remote.ConfigHash, "", false, nil
-	r.logged = nil
+	r.logged, r.peerStatus = nil, conntracksync.PeerStatus{}
 	r.sender.Connected(now, mine, c.remote)
 	r.obey(r.receiver.Connected(now, mine, c.remote))
-	r.node.log.Info("the replication stream is up", "peer", r.peer.Name)
+	r.node.log.Info("the replication stream is up", "peer", r.peer.Name, "link", c.link)
+	r.node.observer.wake()
 	r.sendStatus()
 }
 
@@ -299,6 +276,7 @@ func (r *replication) loseConnection(err error) {
 	r.conn, r.out, r.peerHash, r.linkErr = nil, nil, "", withoutPorts(err.Error())
 	r.sender.Disconnected()
 	r.receiver.Disconnected()
+	r.node.observer.wake()
 }
 
 // sendStatus tells the peer how this node stands.

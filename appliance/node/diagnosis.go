@@ -36,6 +36,10 @@ func (n *node) diagnose(now time.Time, r elector.Report) []status.Condition {
 	if other, ok := n.doc.Peer(n.opts.Name); ok {
 		v.Peer = other.Name
 	}
+	if n.sync != nil {
+		_, v.OtherHALink = n.sync.bySecondLink()
+		v.PeerAlive = v.PeerAlive || v.OtherHALink
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	up := make(map[string]bool, len(n.carriers))

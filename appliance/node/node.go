@@ -167,6 +167,7 @@ func prepare(opts Options) (*node, func(), error) {
 	n := &node{
 		state: state{risen: make(map[string]bool)}, opts: opts, doc: doc, intent: intent, carriers: carriers, log: opts.Log,
 		kick: make(chan struct{}, 1), programmed: make(chan struct{}), events: newEventLog(opts.Name),
+		observer: observer{kick: make(chan struct{}, 1)},
 	}
 	if err := n.build(); err != nil {
 		unlock()

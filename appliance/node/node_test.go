@@ -115,6 +115,7 @@ func TestElectorConfiguration(t *testing.T) {
 			{Name: "guests", Interface: "eth2.30", VRID: 30, Source: address("10.30.0.2"), Peer: address("10.30.0.3"), Addresses: []netip.Addr{address("10.30.0.1")}},
 			{Name: "cloud", Interface: "eth3", VRID: 40, Source: address("10.40.0.2"), Peer: address("10.40.0.3"), Addresses: []netip.Addr{address("10.40.0.1")}, Unicast: true, Authenticate: true},
 			{Name: "ha", Interface: "eth0", VRID: 1, Source: address("169.254.77.1"), Peer: address("169.254.77.2")},
+			{Name: "ha2", Interface: "eth4", VRID: 2, Source: address("169.254.77.5"), Peer: address("169.254.77.6")},
 		},
 		Heartbeat: &elector.Heartbeat{
 			Interface: "eth0",
@@ -137,7 +138,7 @@ func TestElectorConfiguration(t *testing.T) {
 		t.Error(diff)
 	}
 	for _, c := range alpha.Carriers {
-		if (c.VirtualLink == "") != (c.Name == router.HACarrier) || len(c.Addresses) == 0 {
+		if (c.VirtualLink == "") != router.IsHA(c.Name) || len(c.Addresses) == 0 {
 			t.Errorf("carrier %+v", c)
 		}
 	}
@@ -169,7 +170,7 @@ func isHA(p cmp.Path) bool {
 		if index, ok := step.(cmp.SliceIndex); ok {
 			x, _ := index.Values()
 			if c, ok := x.Interface().(elector.Carrier); ok {
-				return c.Name == router.HACarrier
+				return router.IsHA(c.Name)
 			}
 		}
 	}
@@ -201,7 +202,7 @@ func TestOwnAddresses(t *testing.T) {
 	}
 	slices.Sort(got)
 	want := []string{
-		"10.20.0.2", "10.20.0.3", "10.30.0.2", "10.30.0.3", "10.40.0.2", "10.40.0.3", "169.254.77.1", "169.254.77.2",
+		"10.20.0.2", "10.20.0.3", "10.30.0.2", "10.30.0.3", "10.40.0.2", "10.40.0.3", "169.254.77.1", "169.254.77.2", "169.254.77.5", "169.254.77.6",
 		"198.51.100.2", "198.51.100.3", "2001:db8:0:10::2", "2001:db8:0:10::3", "2001:db8:0:20::2", "2001:db8:0:20::3",
 		"fe80::5e:14:1", "fe80::5e:14:2", "fe80::5e:a:1", "fe80::5e:a:2",
 	}

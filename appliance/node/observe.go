@@ -21,6 +21,9 @@ const (
 // observer remembers since when things are as they are. Whoever asks for the status
 // lets it look, so that it is never behind what it is asked about.
 type observer struct {
+	// kick asks for a look before it is due; nil while nobody looks.
+	kick chan struct{}
+
 	mu sync.Mutex
 	// began is when the first look was.
 	began time.Time
@@ -43,6 +46,14 @@ type observer struct {
 	sampledEvents         uint64
 	sampledRecords        uint64
 	eventRate, recordRate float64
+}
+
+// wake asks for a look now.
+func (o *observer) wake() {
+	select {
+	case o.kick <- struct{}{}:
+	default: // one is pending, or nobody looks
+	}
 }
 
 // look completes s by what only shows over time.
@@ -161,14 +172,18 @@ func (n *node) syncStatus(now time.Time) (status.Sync, string) {
 func (n *node) diagnoseSync(now time.Time, r elector.Report, s status.Sync) []status.Condition {
 	v := status.SyncView{
 		Now: now, Master: r.State == vrrp.Master, PeerAlive: r.Peer.Alive,
-		PeerSince: n.observer.seePeer(now, r.Peer.Alive), Sync: s, FullAt: n.observer.fullSince(),
+		Sync: s, FullAt: n.observer.fullSince(),
 	}
 	if other, ok := n.doc.Peer(n.opts.Name); ok {
 		v.Peer = other.Name
 	}
 	if n.sync != nil {
 		v.KeyTrouble = n.sync.keyTrouble() != ""
+		if _, ok := n.sync.bySecondLink(); ok {
+			v.PeerAlive = true
+		}
 	}
+	v.PeerSince = n.observer.seePeer(now, v.PeerAlive)
 	return status.DiagnoseSync(v)
 }
 
@@ -201,6 +216,7 @@ func (n *node) observe(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
+		case <-n.observer.kick:
 		}
 	}
 }

@@ -119,7 +119,7 @@ func (n *node) linksChanged() bool {
 	n.mu.Unlock()
 	for segment, port := range n.ports() {
 		was, judged := known[segment]
-		if !judged || segment == router.HACarrier {
+		if !judged || router.IsHA(segment) {
 			continue
 		}
 		if up, err := n.kernel.Carries(port); err == nil && was != up {
@@ -194,7 +194,16 @@ func (n *node) note(report kernel.Report, err error) {
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
 // judge looks at the links and tells the elector the node's fitness.
-func (n *node) judge(now time.Time) { n.elector.setFitness(n.fitness(now, n.linkUp)) }
+func (n *node) judge(now time.Time) {
+	n.elector.setFitness(n.fitness(now, n.linkUp))
+	if n.sync == nil {
+		return
+	}
+	n.mu.Lock()
+	up := n.state.links // replaced by the next look, never changed
+	n.mu.Unlock()
+	n.sync.lostCarrier(up)
+}
 
 // fitness looks at the links through linkUp and returns how well the node would do as
 // MASTER.
@@ -210,7 +219,7 @@ func (n *node) fitness(now time.Time, linkUp func(port string) bool) elector.Fit
 	for segment, port := range n.ports() {
 		up := linkUp(port)
 		s.links[segment] = up
-		if segment == router.HACarrier {
+		if router.IsHA(segment) {
 			continue
 		}
 		served = append(served, segment)
@@ -272,7 +281,7 @@ func (n *node) ports() iter.Seq2[string, string] {
 
 // kind tells what a segment is.
 func (n *node) kind(segment string) string {
-	if segment == router.HACarrier {
+	if router.IsHA(segment) {
 		return "ha"
 	}
 	if slices.ContainsFunc(n.doc.Uplinks, func(u config.Uplink) bool { return u.Name == segment }) {

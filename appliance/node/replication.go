@@ -57,6 +57,10 @@ type replication struct {
 	remote  conntracksync.Hello
 	// peerHash is the hash of the peer's document, empty while not connected.
 	peerHash string
+	// peerStatus is what the peer last said of itself on this stream.
+	peerStatus conntracksync.PeerStatus
+	// ways are the HA links, the preferred one first.
+	ways []way
 	// linkErr says why there is no stream; keyErr tells that a key is to blame.
 	linkErr string
 	keyErr  bool
@@ -94,9 +98,13 @@ func newReplication(n *node, other config.Member) (*replication, error) {
 	if _, err := rand.Read(epoch[:]); err != nil {
 		return nil, fmt.Errorf("draw epoch: %w", err)
 	}
+	ways, err := n.ways(other)
+	if err != nil {
+		return nil, errors.Join(err, table.Close())
+	}
 	own := n.ownAddresses()
 	return &replication{
-		node: n, peer: other, table: table, epoch: binary.BigEndian.Uint64(epoch[:]),
+		node: n, peer: other, ways: ways, table: table, epoch: binary.BigEndian.Uint64(epoch[:]),
 		events: make(chan eventSet), free: make(chan []conntracksync.Event, eventSets),
 		roles: make(chan roleChange), conns: make(chan *connection), dumps: make(chan dumpPart),
 		barriers: make(chan chan error),
@@ -124,8 +132,10 @@ func (n *node) ownAddresses() []netip.Addr {
 	for _, w := range n.doc.Networks {
 		add(w.Ports)
 	}
-	if n.doc.HALink != nil {
-		add(n.doc.HALink.Ports)
+	for _, link := range []*config.HALink{n.doc.HALink, n.doc.SecondHALink} {
+		if link != nil {
+			add(link.Ports)
+		}
 	}
 	return own
 }
@@ -288,7 +298,7 @@ func (r *replication) takeFrame(now time.Time, f *conntracksync.Frame) {
 	case conntracksync.FrameDumpRequest:
 		r.sender.DumpRequested(now)
 	case conntracksync.FrameStatus:
-		r.peerHash = f.Status.ConfigHash
+		r.peerHash, r.peerStatus = f.Status.ConfigHash, f.Status
 	case conntracksync.FrameFlows, conntracksync.FrameDumpBegin, conntracksync.FrameDumpEnd, conntracksync.FrameBarrier:
 		r.obey(r.receiver.Receive(now, f))
 		r.obey(r.receiver.Applied(time.Now()))

@@ -19,6 +19,9 @@ func (r *replication) status(now time.Time) (status.Sync, string) {
 		Events: sent.Events, Sent: sent.Records, Overruns: sent.Overruns, Overflows: sent.Overflows,
 		Skipped: skipped(sent.Skipped), BytesSent: r.traffic.sent.Load(), BytesReceived: r.traffic.received.Load(),
 	}
+	if r.conn != nil && len(r.ways) > 1 {
+		s.Link = r.conn.link
+	}
 	if len(r.applied.RefusedBy) > 0 {
 		s.RefusedBy = make(map[string]uint64, len(r.applied.RefusedBy))
 		for reason, count := range r.applied.RefusedBy {

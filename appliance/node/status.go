@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tandem/appliance/status"
+	"tandem/conntracksync"
 	"tandem/router"
 	"tandem/vrrp"
 	"tandem/vrrp/elector"
@@ -34,6 +35,7 @@ func (n *node) status(now time.Time) status.Status {
 		}
 		if !r.Peer.Alive {
 			s.Peer.Role = "UNKNOWN"
+			n.heardByStream(s.Peer)
 		}
 		s.Heartbeats = &status.Heartbeats{
 			Sent: r.Heartbeats.Sent, Received: r.Heartbeats.Received, Dropped: maps.Clone(r.Heartbeats.Dropped), Age: age(now, r.Peer.HeartbeatAt),
@@ -50,6 +52,20 @@ func (n *node) status(now time.Time) status.Status {
 	s.Conditions = append(n.diagnose(now, r), n.diagnoseSync(now, r, s.Sync)...)
 	s.Problems = n.problems(s, r, alive)
 	return s
+}
+
+// heardByStream completes what is known of a peer whose heartbeats and adverts do not
+// come, but whose sessions do, over the second HA link.
+func (n *node) heardByStream(p *status.Peer) {
+	if n.sync == nil {
+		return
+	}
+	if said, ok := n.sync.bySecondLink(); ok {
+		p.Alive, p.Ready, p.LastHeard = true, said.Ready, 0
+		if said.Role == conntracksync.RoleBackup {
+			p.Role = vrrp.Backup.String()
+		}
+	}
 }
 
 // age returns how long ago something was; negative if it never was. The moment came
@@ -75,7 +91,7 @@ func (n *node) carrierStatus(now time.Time, r elector.Report) []status.Carrier {
 			Name: c.Name, Kind: n.kind(c.Segment), Interface: c.Interface, VRID: c.VRID, IPv6: c.IPv6,
 			Up: n.state.links[c.Segment], PeerHeard: -1,
 		}
-		if c.Segment != router.HACarrier { // whose address is a stand-in
+		if !router.IsHA(c.Segment) { // whose address is a stand-in
 			s.Addresses = texts(c.Addresses)
 		}
 		if i, ok := places[c.Name]; ok {

@@ -62,6 +62,8 @@ type View struct {
 	// peer's as its heartbeats name it; empty if unknown.
 	Document, PeerDocument string
 	Links                  []Link
+	// OtherHALink tells that sessions are replicated over a second HA link.
+	OtherHALink bool
 }
 
 // Link is a carrier in a [View].
@@ -141,7 +143,11 @@ func (v View) withoutBeats() string {
 			others = append(others, l.Name)
 		}
 	}
-	text := "sessions are not replicated, and the election goes on by adverts on " + strings.Join(others, ", ")
+	text := "sessions are not replicated"
+	if v.OtherHALink {
+		text = "sessions are replicated over the second one"
+	}
+	text += ", and the election goes on by adverts on " + strings.Join(others, ", ")
 	if v.DownByBeats > 0 {
 		text += fmt.Sprintf(", so that a dead MASTER is noticed after %s instead of %s", span(v.Down), span(v.DownByBeats))
 	}

@@ -21,7 +21,7 @@ func TestKeys(t *testing.T) {
 		{"hyphen", "    nat_address:", "    nat-address:", []string{`32 networks[0].nat-address: did you mean "nat_address"?`}},
 		{"upper case", "group: edge", "group: edge\nElection: {preempt: true}", []string{`3 Election: did you mean "election"?`}},
 		{"nothing like it", "group: edge", "group: edge\nfirewall: {}", []string{
-			"3 firewall: here may stand version, group, election, members, ha_link, uplinks, networks",
+			"3 firewall: here may stand version, group, election, members, ha_link, second_ha_link, uplinks, networks",
 		}},
 		{"odd key", "group: edge", "group: edge\n\"a b\": 1", []string{`3 ["a b"]: is not a known key`}},
 		{"empty key", "group: edge", "group: edge\n\"\": 1", []string{`3 [""]: is not a known key`}},

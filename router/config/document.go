@@ -58,6 +58,9 @@ type Document struct {
 	Members []Member `yaml:"members"`
 	// HALink is the link between the members; required when there are two.
 	HALink *HALink `yaml:"ha_link"`
+	// SecondHALink is a further one; nil if there is none. The replication takes it when
+	// the first does not work, and it carries adverts.
+	SecondHALink *HALink `yaml:"second_ha_link"`
 	// Uplinks lead to the outside.
 	Uplinks []Uplink `yaml:"uplinks"`
 	// Networks are what the pair is the gateway of.

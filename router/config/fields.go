@@ -37,6 +37,7 @@ func (d decoder) document(node ast.Node) *Document {
 			d.items(path, n, func(path string, n ast.Node) { doc.Members = append(doc.Members, d.member(path, n)) })
 		}},
 		field{"ha_link", "", func(path string, n ast.Node) { doc.HALink = d.haLink(path, n) }},
+		field{"second_ha_link", "", func(path string, n ast.Node) { doc.SecondHALink = d.haLink(path, n) }},
 		field{"uplinks", "", func(path string, n ast.Node) {
 			d.items(path, n, func(path string, n ast.Node) { doc.Uplinks = append(doc.Uplinks, d.uplink(path, n)) })
 		}},

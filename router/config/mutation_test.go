@@ -79,7 +79,7 @@ func hasFault(faults []config.Fault, path string) bool {
 // Every key is either documented as optional, or its absence is a fault at its
 // own path.
 func TestEveryKeyIsRequiredOrOptional(t *testing.T) {
-	optional := regexp.MustCompile(`^(networks|election.*|ha_link\.port|.*\.(priority|nat_address|vrrp|vrrp\..*|link_local|virtual_routers)|` +
+	optional := regexp.MustCompile(`^(networks|election.*|ha_link\.port|second_ha_link|second_ha_link\.port|.*\.(priority|nat_address|vrrp|vrrp\..*|link_local|virtual_routers)|` +
 		`.*\.ports\.\w+\.ipv6|.*\.ipv6\.(vrid|addresses))$`)
 	// The place of the fault, where that is another.
 	elsewhere := map[string]string{
@@ -287,6 +287,11 @@ func randomDocument(random *rand.Rand) *config.Document {
 		l := &config.HALink{Port: uint16(1 + random.IntN(65535))}
 		l.VRID, l.Prefix, l.Ports = r.segment(1)
 		doc.HALink = l
+		if random.IntN(2) == 0 {
+			l := &config.HALink{Port: uint16(1 + random.IntN(65535))}
+			l.VRID, l.Prefix, l.Ports = r.segment(1)
+			doc.SecondHALink = l
+		}
 	}
 	for i := range random.IntN(4) {
 		u := config.Uplink{Name: fmt.Sprintf("u%d", i), VRRP: r.vrrp()}

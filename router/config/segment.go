@@ -47,6 +47,9 @@ func segments(doc *Document) []segment {
 	if l := doc.HALink; l != nil {
 		all = append(all, segment{path: "ha_link", vrid: l.VRID, prefix: l.Prefix, ports: l.Ports})
 	}
+	if l := doc.SecondHALink; l != nil {
+		all = append(all, segment{path: "second_ha_link", vrid: l.VRID, prefix: l.Prefix, ports: l.Ports})
+	}
 	for i, u := range doc.Uplinks {
 		path := fmt.Sprintf("uplinks[%d]", i)
 		s := segment{

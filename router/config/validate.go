@@ -13,8 +13,10 @@ const (
 	maxMembers = 2
 	// maxSegments is the number of VRIDs.
 	maxSegments = 255
-	// reservedCarrier is the name under which the HA link carries adverts.
+	// reservedCarrier and secondCarrier are the names under which the HA links carry
+	// adverts.
 	reservedCarrier = "ha"
+	secondCarrier   = "ha2"
 )
 
 // validate reports what contradicts itself. It passes over zero fields: they
@@ -30,7 +32,7 @@ func validate(doc *Document, r *report) {
 			len(all), maxSegments))
 		return
 	}
-	unread := r.faulty("ha_link", "uplinks", "networks")
+	unread := r.faulty("ha_link", "second_ha_link", "uplinks", "networks")
 	if len(all) == 0 && !unread {
 		r.add("", "the document has no ha_link, no uplinks and no networks; add at least one network")
 	}
@@ -83,14 +85,17 @@ func validateHALink(doc *Document, r *report) {
 	case doc.HALink != nil && len(doc.Members) == 1:
 		r.add("ha_link", "stands in a document with a single member; add the second member or remove the link")
 	}
+	if doc.SecondHALink != nil && len(doc.Members) == 1 {
+		r.add("second_ha_link", "stands in a document with a single member; add the second member or remove the link")
+	}
 }
 
 // validateNames checks that no two carriers share a name.
 func validateNames(doc *Document, r *report) {
 	names := map[string]string{}
 	check := func(path, name string) {
-		if name == reservedCarrier {
-			r.add(path+".name", fmt.Sprintf("%q is the name of the HA link; choose another", name))
+		if name == reservedCarrier || name == secondCarrier {
+			r.add(path+".name", fmt.Sprintf("%q is the name of an HA link; choose another", name))
 		} else if first, ok := taken(names, name, path); ok {
 			r.add(path+".name", fmt.Sprintf("%q is already the name of %s; choose another", name, first))
 		}

@@ -107,10 +107,10 @@ func TestNames(t *testing.T) {
 		{"number", "group: edge", "group: 12", []string{"2 group: if 12 is meant as text, put it in quotes"}},
 		{"truth", "group: edge", "group: true", []string{"2 group: if true is meant as text, put it in quotes"}},
 		{"uplink like the link", "- name: wan", "- name: ha", []string{
-			`15 uplinks[0].name: "ha" is the name of the HA link`,
+			`15 uplinks[0].name: "ha" is the name of an HA link`,
 			`31 networks[0].uplink: there is no uplink "wan"; name one of ha`,
 		}},
-		{"network like the link", "- name: lan", "- name: ha", []string{`24 networks[0].name: "ha" is the name of the HA link`}},
+		{"network like the link", "- name: lan", "- name: ha", []string{`24 networks[0].name: "ha" is the name of an HA link`}},
 		{"network like the uplink", "- name: lan", "- name: wan", []string{`24 networks[0].name: "wan" is already the name of uplinks[0]`}},
 		{"member with a bad name", "- name: alpha", "- name: Alpha", []string{`4 members[0].name: "Alpha" is not a name`}},
 		{"uplink with a bad name", "- name: wan", "- name: WAN", []string{`15 uplinks[0].name: "WAN" is not a name`}},
@@ -148,6 +148,29 @@ func TestHALink(t *testing.T) {
 		{"port 65536", "  vrid: 1\n", "  vrid: 1\n  port: 65536\n", []string{"10 ha_link.port: from 1 to 65535"}},
 		{"port is text", "  vrid: 1\n", "  vrid: 1\n  port: \"1\"\n", []string{`10 ha_link.port: but is the text "1"`}},
 	})
+}
+
+func TestSecondHALink(t *testing.T) {
+	const second = `second_ha_link:
+  vrid: 9
+  prefix: 10.255.1.0/30
+  ports:
+    alpha: {interface: eth9, address: 10.255.1.1}
+    bravo: {interface: eth9, address: 10.255.1.2}
+`
+	link := pair[strings.Index(pair, "ha_link:"):strings.Index(pair, "uplinks:")]
+	with := strings.Replace(pair, "uplinks:\n", second+"uplinks:\n", 1)
+	check(t, with, []spoil{
+		{"whole", "vrid: 9", "vrid: 9", nil},
+		{"no first", link, "", []string{"1 ha_link: is missing; two members need a link"}},
+		{"of the first's subnet", "prefix: 10.255.1.0/30", "prefix: 10.255.0.0/16", []string{"16 second_ha_link.prefix: overlaps 10.255.0.0/30 of ha_link"}},
+		{"of the first's interface", "interface: eth9, address: 10.255.1.1", "interface: eth0, address: 10.255.1.1", []string{"18 second_ha_link.ports.alpha.interface: eth0 is already used by ha_link.ports.alpha"}},
+		{"of the first's VRID", "vrid: 9", "vrid: 1", []string{"15 second_ha_link.vrid: 1 is already the VRID of ha_link"}},
+		{"a network of its name", "- name: lan", "- name: ha2", []string{`30 networks[0].name: "ha2" is the name of an HA link`}},
+	})
+	if mustParse(t, with).Hash() == mustParse(t, pair).Hash() {
+		t.Error("the second link does not count in the hash")
+	}
 }
 
 func TestVRIDs(t *testing.T) {

@@ -66,8 +66,9 @@ func carriersOf(doc *config.Document, node string) ([]carrier, error) {
 			list[i].gateways = append(list[i].gateways, u.IPv6.Gateway)
 		}
 	}
-	if n := len(list); n > 0 && list[n-1].name == router.HACarrier {
-		list = slices.Insert(list[:n-1], 0, list[n-1])
+	if i := slices.IndexFunc(list, func(c carrier) bool { return c.name == router.HACarrier }); i >= 0 {
+		ha := list[i]
+		list = slices.Insert(slices.Delete(list, i, i+1), 0, ha)
 	}
 	return list, nil
 }
@@ -97,6 +98,9 @@ func prefixOf(doc *config.Document, name string) netip.Prefix {
 		if n.Name == name {
 			return n.Prefix
 		}
+	}
+	if name == router.SecondHACarrier {
+		return doc.SecondHALink.Prefix
 	}
 	return doc.HALink.Prefix
 }

@@ -39,10 +39,13 @@ func TestCarriersOfTheReference(t *testing.T) {
 	if carriers[0].name != "ha" || carriers[0].other != netip.MustParseAddr("169.254.77.2") || len(carriers[0].links) > 0 {
 		t.Errorf("the first carrier is %+v, want the HA link", carriers[0])
 	}
-	if len(carriers) != 1+len(doc.Uplinks)+len(doc.Networks) {
+	if len(carriers) != 2+len(doc.Uplinks)+len(doc.Networks) {
 		t.Errorf("%d carriers for %d uplinks and %d networks", len(carriers), len(doc.Uplinks), len(doc.Networks))
 	}
-	for _, c := range carriers[1:] {
+	if last := carriers[len(carriers)-1]; last.name != "ha2" || last.own.String() != "169.254.77.5/30" || len(last.links) > 0 {
+		t.Errorf("the last carrier is %+v, want the second HA link", last)
+	}
+	for _, c := range carriers[1 : len(carriers)-1] {
 		var vrrp config.VRRP
 		var ipv6 *config.IPv6
 		uplink := false
