@@ -1,6 +1,9 @@
 package status
 
 import (
+	"os"
+	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -89,6 +92,30 @@ func TestEventText(t *testing.T) {
 	} {
 		if got := e.Text(); got != want {
 			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+// The document names every kind and every condition.
+func TestEventsDocument(t *testing.T) {
+	text, err := os.ReadFile("../../docs/events.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	source, err := os.ReadFile("event.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := conditions()
+	for _, match := range regexp.MustCompile(`(?m)^\tEvent\w+ += "([a-z-]+)"$`).FindAllStringSubmatch(string(source), -1) {
+		names = append(names, match[1])
+	}
+	if len(names) < 13+15 {
+		t.Errorf("only %d names: %q", len(names), names)
+	}
+	for _, name := range names {
+		if !strings.Contains(string(text), "`"+name+"`") {
+			t.Errorf("docs/events.md does not name %s", name)
 		}
 	}
 }
