@@ -49,9 +49,12 @@ func flowMetrics() []metric {
 		{"tandem_replication_records_applied_total", counter, "Flows created, changed or deleted in the kernel for the peer.", nil, ofSync(func(y Sync) []reading { return one(y.Applied) })},
 		{"tandem_replication_refused_total", counter, "Flows that the kernel refused; ENOMEM is a full table.", []string{"reason"}, ofSync(func(y Sync) []reading { return byReason(y.RefusedBy) })},
 		{"tandem_replication_skipped_total", counter, "Flows that are not replicated.", []string{"reason"}, ofSync(func(y Sync) []reading { return byReason(y.Skipped) })},
+		{"tandem_replication_stripped_total", counter, "Parts of flows that the kernel did not take; the flows are there without.", []string{"part"}, ofSync(func(y Sync) []reading { return byReason(y.Stripped) })},
 		{"tandem_replication_overruns_total", counter, "Losses of the kernel's events, each of which was repaired.", nil, ofSync(func(y Sync) []reading { return one(y.Overruns) })},
 		{"tandem_replication_overflows_total", counter, "Losses of the queue to the peer, each of which was repaired.", nil, ofSync(func(y Sync) []reading { return one(y.Overflows) })},
 		{"tandem_replication_resyncs_total", counter, "Repairs of the tables, in parts or as a whole.", nil, ofSync(func(y Sync) []reading { return one(y.Resyncs) })},
+		{"tandem_replication_repaired_buckets_total", counter, "Parts of the tables that were repaired.", nil, ofSync(func(y Sync) []reading { return one(y.RepairedBuckets) })},
+		{"tandem_replication_swept_total", counter, "Flows that the BACKUP deleted because the MASTER does not have them.", nil, ofSync(func(y Sync) []reading { return one(y.Swept) })},
 		{"tandem_replication_verified_total", counter, "Flows read back after they were written to the kernel.", nil, ofSync(func(y Sync) []reading { return one(y.Verified) })},
 		{"tandem_replication_verification_failures_total", counter, "Flows that were then not as written.", nil, ofSync(func(y Sync) []reading { return one(y.VerificationFailed) })},
 	}

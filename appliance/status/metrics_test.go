@@ -21,6 +21,7 @@ func everything() Status {
 	s.Carriers[0].Dropped = map[string]uint64{"ttl": 4, "interval": 5}
 	s.Sync.Kernel = Kernel{Found: 1, Invalid: 2, Ignored: 3, Inserted: 4, InsertFailed: 5, Dropped: 6, EarlyDropped: 7, SearchRestarted: 8}
 	s.Sync.RefusedBy, s.Sync.Skipped = map[string]uint64{TableFull: 9}, map[string]uint64{"clash": 10, "address": 11}
+	s.Sync.Stripped = map[string]uint64{"helper": 3}
 	s.Sync.Repair = &Repair{Buckets: 12, Of: Buckets}
 	return s
 }

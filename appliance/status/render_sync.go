@@ -89,6 +89,9 @@ func (s Sync) losses() string {
 		parts[len(parts)-1] += " (" + strings.Replace(text, TableFull, "table full", 1) + ")"
 	}
 	add(s.VerificationFailed, "flow not as written", "flows not as written")
+	if text := counts(s.Stripped); text != "" {
+		parts = append(parts, "written without "+text)
+	}
 	if len(parts) > 0 {
 		add(s.Resyncs, "repair", "repairs")
 	}

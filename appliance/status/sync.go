@@ -53,12 +53,18 @@ type Sync struct {
 	// flows that are not replicated.
 	RefusedBy map[string]uint64 `json:"refused_by,omitempty"`
 	Skipped   map[string]uint64 `json:"skipped,omitempty"`
+	// Stripped counts, by part, what the kernel did not take of flows that it took.
+	Stripped map[string]uint64 `json:"stripped,omitempty"`
 	// Verified counts flows that were read back from the kernel after they had been
 	// written, VerificationFailed those that were not there as they should be.
 	Verified           uint64 `json:"verified"`
 	VerificationFailed uint64 `json:"verification_failed"`
 	// Resyncs counts repairs of the table, in parts or as a whole.
 	Resyncs uint64 `json:"resyncs"`
+	// RepairedBuckets are the parts that were repaired, Swept the flows that a BACKUP
+	// deleted because the MASTER does not have them.
+	RepairedBuckets uint64 `json:"repaired_buckets"`
+	Swept           uint64 `json:"swept"`
 	// BytesSent and BytesReceived count what went over the stream, before encryption.
 	BytesSent     uint64 `json:"bytes_sent"`
 	BytesReceived uint64 `json:"bytes_received"`

@@ -26,6 +26,7 @@ func TestRenderSync(t *testing.T) {
 			s.Sync.Overruns, s.Sync.Overflows, s.Sync.VerificationFailed, s.Sync.Resyncs = 1, 2, 3, 4
 			s.Sync.Refused, s.Sync.RefusedBy = 7, map[string]uint64{"EEXIST": 2, TableFull: 5}
 		}, []string{"Losses     1 overrun of the kernel's events  2 overflows of the queue  7 flows refused by the kernel (table full 5, EEXIST 2)  3 flows not as written  4 repairs"}, nil},
+		{"stripped", func(s *Status) { s.Sync.Stripped = map[string]uint64{"helper": 3} }, []string{"Losses     written without helper 3\n"}, nil},
 		{"repairs alone are no loss", func(s *Status) { s.Sync.Resyncs = 4 }, nil, []string{"Losses"}},
 		{"skipped", func(s *Status) { s.Sync.Skipped = map[string]uint64{"address": 3, "handshake": 12, "clash": 0} }, []string{"Skipped    handshake 12, address 3\n"}, []string{"clash"}},
 	}
