@@ -119,7 +119,8 @@ func (n *node) linksChanged() bool {
 	n.mu.Unlock()
 	for segment, port := range n.ports() {
 		was, judged := known[segment]
-		if !judged || router.IsHA(segment) {
+		// The only HA link can wait: there is nothing to do but to wait for it.
+		if !judged || router.IsHA(segment) && n.doc.SecondHALink == nil {
 			continue
 		}
 		if up, err := n.kernel.Carries(port); err == nil && was != up {

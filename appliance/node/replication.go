@@ -243,6 +243,7 @@ func (r *replication) publish() {
 	ready := r.role.master || r.receiver.Complete()
 	if r.ready.Swap(ready) != ready {
 		r.node.rejudge()
+		r.sendStatus()
 	}
 }
 

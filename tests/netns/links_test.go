@@ -63,6 +63,15 @@ func TestSecondHALink(t *testing.T) {
 	s.movesTo("ha2", at, subs, silenceTime+callTime)
 	s.streams("ha2")
 	s.named(backup, status.CarrierSilent, status.HALinkSilent)
+	// The MASTER hears neither heartbeats nor adverts, but the stream.
+	s.eventually("the MASTER knows that its peer lives", func(ctx context.Context) error {
+		answer, err := s.Status(ctx, master)
+		if err == nil && (!status.HasCondition(answer.Conditions, status.HALinkSilent) || status.HasCondition(answer.Conditions, status.PeerSilent) ||
+			!answer.Peer.Alive || !answer.Peer.Ready || status.Felt(answer) != "") {
+			err = fmt.Errorf("peer %+v, conditions %+v, felt %q", *answer.Peer, answer.Conditions, status.Felt(answer))
+		}
+		return err
+	})
 	more := s.traffic(calmLoad(50)) // begins while the first link is silent
 	s.streams("ha2")
 	lift()
