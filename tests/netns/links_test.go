@@ -134,3 +134,19 @@ func (s *stand) movesTo(link string, at time.Time, subs map[string]*subscriber, 
 		}
 	}
 }
+
+// TestDoctorOfTwoHALinks lets the doctor look at a running pair with two HA links: it
+// examines the second like the first and finds no fault.
+func TestDoctorOfTwoHALinks(t *testing.T) {
+	s := newPairOf(t, lab.Options{SecondHALink: true})
+	for _, d := range s.doctors() {
+		d.troubles()
+		seen := false
+		for _, f := range d.Findings {
+			seen = seen || f.Where == "ha2"
+		}
+		if !seen {
+			t.Errorf("%s says nothing about the second link", d.Node)
+		}
+	}
+}
