@@ -68,6 +68,8 @@ func Derive(doc *config.Document, node string) (Intent, error) {
 	}
 	intent.Rules = rules(intent.Ports, segments)
 	intent.NAT = translations(doc, segments)
+	intent.Helpers = helpers(segments)
+	intent.Unreplicated = unreplicated(segments)
 	for _, u := range doc.Uplinks {
 		intent.Guarded = append(intent.Guarded, u.Addresses...)
 	}

@@ -93,6 +93,12 @@ func dump(in router.Intent) string {
 	for _, n := range in.NAT {
 		fmt.Fprintf(&b, "snat from %v oif %s to %v\n", n.From, n.Link, n.To)
 	}
+	for _, h := range in.Helpers {
+		fmt.Fprintf(&b, "helper %s ipv6 %v protocol %d port %d from %v\n", h.Name, h.IPv6, h.Protocol, h.Port, h.Links)
+	}
+	for _, u := range in.Unreplicated {
+		fmt.Fprintf(&b, "unreplicated %v of %v\n", u.Prefixes, u.Links)
+	}
 	fmt.Fprintf(&b, "guarded %v\nrefused %v\n", in.Guarded, in.Refused)
 	return b.String()
 }

@@ -17,6 +17,10 @@ type Intent struct {
 	Routes []Route
 	// NAT holds source translations, explicit and never masquerade.
 	NAT []SourceNAT
+	// Helpers read control connections for the further ones that they announce.
+	Helpers []Helper
+	// Unreplicated are the networks whose flows stay on the node.
+	Unreplicated []Unreplicated
 	// Guarded are virtual addresses whose unknown flows must not be answered
 	// with RST or ICMP errors.
 	Guarded []netip.Addr
@@ -87,4 +91,25 @@ type SourceNAT struct {
 	Link string
 	// To is the virtual address that the outside sees.
 	To netip.Addr
+}
+
+// Helper is a connection tracking helper of the kernel, and whose connections it reads.
+type Helper struct {
+	// Name is the kernel's, e.g. "ftp".
+	Name string
+	// IPv6 tells the family of the connections.
+	IPv6 bool
+	// Protocol is the number of TCP or UDP, Port that of the server.
+	Protocol uint8
+	Port     uint16
+	// Links are the links by which the connections come in.
+	Links []string
+}
+
+// Unreplicated is a network whose flows stay on the node.
+type Unreplicated struct {
+	// Links lead to the network, those of both families.
+	Links []string
+	// Prefixes are its subnets.
+	Prefixes []netip.Prefix
 }

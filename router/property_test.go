@@ -359,6 +359,7 @@ func randomDocument(random *rand.Rand) string {
 		if uplinks > 0 {
 			w.line("    uplink: s%d", random.IntN(uplinks))
 		}
+		w.line("    replicate: %v\n    helpers: [%s]", w.flip(), strings.Join([]string{"sip", "ftp", "irc", "pptp"}[w.IntN(5):], ", "))
 	}
 	return w.b.String()
 }

@@ -89,6 +89,16 @@ const (
 	ChecksumPseudoHeader = "pseudo-header"
 )
 
+// The application protocols of [Network.Helpers].
+const (
+	HelperFTP  = "ftp"
+	HelperH323 = "h323"
+	HelperIRC  = "irc"
+	HelperPPTP = "pptp"
+	HelperSIP  = "sip"
+	HelperTFTP = "tftp"
+)
+
 // VRRP says how adverts travel on a segment.
 type VRRP struct {
 	// Version is 3 (RFC 9568) or 2 (RFC 3768), which knows IPv4 only and intervals of
@@ -218,6 +228,13 @@ type Network struct {
 	// NATAddress is the virtual address of the uplink to which the network's
 	// connections are translated; the uplink's first address by default.
 	NATAddress netip.Addr `yaml:"nat_address"`
+	// Replicate tells whether the BACKUP gets to know the network's sessions. Those of
+	// a network without it end when the MASTER changes.
+	Replicate bool `yaml:"replicate"`
+	// Helpers are the application protocols, each once, whose control connections from
+	// the network's hosts are read for the further connections that they announce; one
+	// of [HelperFTP] and its like.
+	Helpers []string `yaml:"helpers"`
 	// VRRP says how adverts travel on the segment.
 	VRRP VRRP `yaml:"vrrp"`
 	// IPv6 is the segment's IPv6 side, nil if it has none.

@@ -101,7 +101,7 @@ func (d decoder) uplink(path string, node ast.Node) Uplink {
 }
 
 func (d decoder) network(path string, node ast.Node) Network {
-	w := Network{VRRP: DefaultVRRP()}
+	w := Network{VRRP: DefaultVRRP(), Replicate: true}
 	d.fields(
 		path, node,
 		field{"name", giveName, func(path string, n ast.Node) { w.Name = d.name(path, n) }},
@@ -111,6 +111,8 @@ func (d decoder) network(path string, node ast.Node) Network {
 		field{"ports", givePorts, func(path string, n ast.Node) { w.Ports = d.ports(path, n, true) }},
 		field{"uplink", "", func(path string, n ast.Node) { w.Uplink = d.name(path, n) }},
 		field{"nat_address", "", func(path string, n ast.Node) { w.NATAddress = d.address(path, n) }},
+		field{"replicate", "", func(path string, n ast.Node) { w.Replicate = d.truth(path, n) }},
+		field{"helpers", "", func(path string, n ast.Node) { w.Helpers = d.helpers(path, n) }},
 		field{"vrrp", "", func(path string, n ast.Node) { d.vrrp(path, n, &w.VRRP) }},
 		field{"ipv6", "", func(path string, n ast.Node) { w.IPv6 = d.ipv6(path, n, false) }},
 		field{"virtual_routers", "", func(path string, n ast.Node) { w.VirtualRouters = d.virtualRouters(path, n) }},
@@ -130,6 +132,20 @@ func (d decoder) addresses(path string, node ast.Node, decode func(string, ast.N
 		d.add(path, "is empty; "+giveFloating)
 	}
 	return addresses
+}
+
+// helpers decodes a list of application protocols, each of which may stand once.
+func (d decoder) helpers(path string, node ast.Node) []string {
+	var helpers []string
+	seen := map[string]string{}
+	d.items(path, node, func(path string, n ast.Node) {
+		word := d.choice(path, n, HelperFTP, HelperH323, HelperIRC, HelperPPTP, HelperSIP, HelperTFTP)
+		if first, ok := taken(seen, word, path); ok {
+			d.add(path, fmt.Sprintf("%q stands already at %s; remove one of them", word, first))
+		}
+		helpers = append(helpers, word)
+	})
+	return helpers
 }
 
 // ports decodes the members' ports. Those of the HA link have no IPv6.

@@ -79,7 +79,7 @@ func hasFault(faults []config.Fault, path string) bool {
 // Every key is either documented as optional, or its absence is a fault at its
 // own path.
 func TestEveryKeyIsRequiredOrOptional(t *testing.T) {
-	optional := regexp.MustCompile(`^(networks|election.*|ha_link\.port|second_ha_link|second_ha_link\.port|.*\.(priority|nat_address|vrrp|vrrp\..*|link_local|virtual_routers)|` +
+	optional := regexp.MustCompile(`^(networks|election.*|ha_link\.port|second_ha_link|second_ha_link\.port|.*\.(priority|nat_address|vrrp|vrrp\..*|link_local|virtual_routers|replicate|helpers)|` +
 		`.*\.ports\.\w+\.ipv6|.*\.ipv6\.(vrid|addresses))$`)
 	// The place of the fault, where that is another.
 	elsewhere := map[string]string{
@@ -138,8 +138,9 @@ func TestRandomMutations(t *testing.T) {
 	values := []any{
 		nil, true, 0, 1, 255, 256, -1, 1e300, "", "alpha", "wan", "ha", "lo", "eth0", "10.20.0.1", "10.20.0.0/24", "10.0.0.0/8",
 		"::1", "100ms", "tandem-p256:", false, 2, 3, 10, 20, "0s", "1s", "fe80::1", "fe80::5e:a", "fe80::5e:14:1", "2001:db8:0:10::10",
-		"2001:db8:0:20::1", "2001:db8:0:20::/64", "pseudo-header",
+		"2001:db8:0:20::1", "2001:db8:0:20::/64", "pseudo-header", "ftp", "pptp",
 		[]any{},
+		[]any{"ftp", "sip"},
 		map[string]any{},
 		[]any{"198.51.100.10"},
 		strings.Repeat("x", 5000),
@@ -309,7 +310,12 @@ func randomDocument(random *rand.Rand) *config.Document {
 		doc.Uplinks = append(doc.Uplinks, u)
 	}
 	for i := range 1 + random.IntN(8) {
-		w := config.Network{Name: fmt.Sprintf("n%d", i), VRRP: r.vrrp()}
+		w := config.Network{Name: fmt.Sprintf("n%d", i), VRRP: r.vrrp(), Replicate: r.flip()}
+		for _, helper := range []string{config.HelperSIP, config.HelperFTP} {
+			if r.flip() {
+				w.Helpers = append(w.Helpers, helper)
+			}
+		}
 		w.VRID, w.Prefix, w.Ports = r.segment(2)
 		w.Gateway = host(r.number, 1)
 		w.IPv6 = r.ipv6(w.VRID, &w.VRRP, w.Ports)
