@@ -95,8 +95,8 @@ type SourceNAT struct {
 
 // Helper is a connection tracking helper of the kernel, and whose connections it reads.
 type Helper struct {
-	// Name is the kernel's, e.g. "ftp".
-	Name string
+	// Application is the document's word, e.g. "h323", and Name the kernel's, e.g. "RAS".
+	Application, Name string
 	// IPv6 tells the family of the connections.
 	IPv6 bool
 	// Protocol is the number of TCP or UDP, Port that of the server.

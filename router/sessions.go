@@ -46,7 +46,7 @@ func helpers(all []segment) []Helper {
 			if ipv6 && k.ipv4Only {
 				continue
 			}
-			h := Helper{Name: k.name, IPv6: ipv6, Protocol: k.protocol, Port: k.port}
+			h := Helper{Application: k.word, Name: k.name, IPv6: ipv6, Protocol: k.protocol, Port: k.port}
 			for _, s := range all {
 				if slices.Contains(s.helpers, k.word) {
 					h.Links = append(h.Links, s.links(ipv6)...)

@@ -44,13 +44,13 @@ networks:
 func TestHelpersAndUnreplicatedNetworks(t *testing.T) {
 	in := derive(t, parse(t, twoNetworks), "one")
 	want := []router.Helper{
-		{Name: "ftp", Protocol: 6, Port: 21, Links: []string{"eth1"}},
-		{Name: "ftp", IPv6: true, Protocol: 6, Port: 21, Links: []string{"eth1"}},
-		{Name: "irc", Protocol: 6, Port: 6667, Links: []string{"vmac20", "vmac21", "eth1"}},
-		{Name: "sip", Protocol: 6, Port: 5060, Links: []string{"vmac20", "vmac21"}},
-		{Name: "sip", IPv6: true, Protocol: 6, Port: 5060, Links: []string{"vmac20v6"}},
-		{Name: "sip", Protocol: 17, Port: 5060, Links: []string{"vmac20", "vmac21"}},
-		{Name: "sip", IPv6: true, Protocol: 17, Port: 5060, Links: []string{"vmac20v6"}},
+		{Application: "ftp", Name: "ftp", Protocol: 6, Port: 21, Links: []string{"eth1"}},
+		{Application: "ftp", Name: "ftp", IPv6: true, Protocol: 6, Port: 21, Links: []string{"eth1"}},
+		{Application: "irc", Name: "irc", Protocol: 6, Port: 6667, Links: []string{"vmac20", "vmac21", "eth1"}},
+		{Application: "sip", Name: "sip", Protocol: 6, Port: 5060, Links: []string{"vmac20", "vmac21"}},
+		{Application: "sip", Name: "sip", IPv6: true, Protocol: 6, Port: 5060, Links: []string{"vmac20v6"}},
+		{Application: "sip", Name: "sip", Protocol: 17, Port: 5060, Links: []string{"vmac20", "vmac21"}},
+		{Application: "sip", Name: "sip", IPv6: true, Protocol: 17, Port: 5060, Links: []string{"vmac20v6"}},
 	}
 	if diff := cmp.Diff(want, in.Helpers); diff != "" {
 		t.Errorf("helpers (-want +got):\n%s", diff)

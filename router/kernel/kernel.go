@@ -77,6 +77,8 @@ type Reconciler struct {
 	nft    *nftables.Conn
 	memory memory
 	raised map[int]bool
+	// helpers are the connection tracking helpers that were looked for.
+	helpers map[helperKey]helperFound
 	// marks tells that this kernel was seen to keep our mark on an address.
 	marks bool
 
@@ -95,6 +97,7 @@ func New(o Options) (*Reconciler, error) {
 	r := &Reconciler{
 		group: o.Group, path: filepath.Join(o.StateDir, "kernel-"+o.Group+".json"),
 		fence: o.Fence, logger: o.Logger, namespace: netns.None(), raised: make(map[int]bool),
+		helpers: make(map[helperKey]helperFound),
 	}
 	if err := r.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open the kernel: %w", err), r.Close())
@@ -159,6 +162,7 @@ func (r *Reconciler) Apply(ctx context.Context, intent router.Intent) (Report, e
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	intent, lacking := r.withHelpers(intent)
 	var report Report
 	for range maxRounds {
 		if err := ctx.Err(); err != nil {
@@ -172,7 +176,7 @@ func (r *Reconciler) Apply(ctx context.Context, intent router.Intent) (Report, e
 			return report, err
 		}
 		ops, round := plan(intent, seen)
-		report.Missing, report.Conflicts = round.Missing, round.Conflicts
+		report.Missing, report.Conflicts = round.Missing, append(round.Conflicts, lacking...)
 		changed, err := r.execute(ctx, ops, intent)
 		report.Changed = append(report.Changed, changed...)
 		r.noteRaised(intent, seen)

@@ -24,7 +24,9 @@ func tableName(group string) string { return "tandem-" + group }
 // ruleset is the wanted content of one of the group's tables.
 type ruleset struct {
 	family family
-	chains []filterChain
+	// helpers are the objects that rules refer to by the names in their texts.
+	helpers []router.Helper
+	chains  []filterChain
 }
 
 type filterChain struct {
@@ -89,7 +91,7 @@ const (
 // MASTER and BACKUP. The two nat chains must exist even without rules: without a
 // hook the kernel does not translate replicated flows.
 func desiredRules(intent router.Intent, f family) ruleset {
-	set := ruleset{family: f, chains: []filterChain{
+	set := ruleset{family: f, helpers: helpersOf(intent, f), chains: []filterChain{
 		{
 			name: "prerouting", kind: nftables.ChainTypeNAT,
 			hook: nftables.ChainHookPrerouting, priority: nftables.ChainPriorityNATDest,

@@ -31,6 +31,8 @@ func forwarding(intent router.Intent, f family) []filterRule {
 		dropState("iifname", expr.MetaKeyIIFNAME, s.all),
 		dropState("oifname", expr.MetaKeyOIFNAME, s.all),
 	}
+	rules = append(rules, silent(intent, s)...)
+	rules = append(rules, attachments(intent, f)...)
 	if len(s.networks) > 0 {
 		names := "{ " + strings.Join(s.networks, ", ") + " }"
 		rules = append(rules, filterRule{

@@ -103,6 +103,9 @@ func (r *Reconciler) replaceTable(want ruleset) error {
 	r.nft.AddTable(t) // else the deletion fails if there is none
 	r.nft.DelTable(t)
 	r.nft.AddTable(t)
+	for _, h := range want.helpers {
+		r.nft.AddObj(helperObject(t, h))
+	}
 	digest := want.digest()
 	policy := nftables.ChainPolicyAccept
 	for _, w := range want.chains {
@@ -120,7 +123,11 @@ func (r *Reconciler) replaceTable(want ruleset) error {
 			})
 		}
 	}
-	return r.renew(r.nft.Flush())
+	err := r.renew(r.nft.Flush())
+	if err != nil {
+		clear(r.helpers) // perhaps one of them has gone
+	}
+	return err
 }
 
 // renew replaces the connection on which a request has failed: the kernel answers
