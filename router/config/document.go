@@ -228,8 +228,8 @@ type Network struct {
 	// NATAddress is the virtual address of the uplink to which the network's
 	// connections are translated; the uplink's first address by default.
 	NATAddress netip.Addr `yaml:"nat_address"`
-	// Replicate tells whether the BACKUP gets to know the network's sessions. Those of
-	// a network without it end when the MASTER changes.
+	// Replicate tells whether the BACKUP gets to know the network's sessions. Else they
+	// stay on the node.
 	Replicate bool `yaml:"replicate"`
 	// Helpers are the application protocols, each once, whose control connections from
 	// the network's hosts are read for the further connections that they announce; one

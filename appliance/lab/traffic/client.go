@@ -19,6 +19,8 @@ const (
 	snapshotInterval = 100 * time.Millisecond
 	// paceTick is how often the client sends what is due.
 	paceTick = 2 * time.Millisecond
+	// quietRetry is how often a quiet flow of datagrams that was not heard yet sends.
+	quietRetry = 500 * time.Millisecond
 	// dialParallel bounds handshakes under way, dialTimeout each of them.
 	dialParallel = 64
 	dialTimeout  = 10 * time.Second
@@ -32,6 +34,8 @@ const (
 	Mark Verb = "mark"
 	// Fault tells the moment of a fault: Resumed counts flows heard since.
 	Fault Verb = "fault"
+	// Wake makes each quiet flow send one message.
+	Wake Verb = "wake"
 	// Report asks for a snapshot.
 	Report Verb = "report"
 	// Stop ends the client.
@@ -56,6 +60,12 @@ type client struct {
 	key            uint64
 	started        time.Time
 	tcp, udp, bulk []*flow
+	// downlink, ping, sctp and other are further kinds; see ClientConfig.
+	downlink, ping, sctp, other []*flow
+	// wakes has a place per pace.
+	wakes []chan struct{}
+	// newOpened and newFailed count further TCP connections.
+	newOpened, newFailed atomic.Uint64
 	// window and fault are the loop's own.
 	window, fault time.Time
 	ready         bool
@@ -94,6 +104,7 @@ func Run(ctx context.Context, cfg ClientConfig, commands <-chan Command, publish
 func (c *client) end(cancel context.CancelFunc) {
 	c.ending.Store(true)
 	cancel()
+	c.endDownlinks()
 	for f := range c.flows {
 		_ = f.conn.Close()
 	}
@@ -102,7 +113,7 @@ func (c *client) end(cancel context.CancelFunc) {
 
 // flows walks through all flows.
 func (c *client) flows(yield func(*flow) bool) {
-	for _, group := range [][]*flow{c.tcp, c.udp, c.bulk} {
+	for _, group := range [][]*flow{c.tcp, c.udp, c.bulk, c.downlink, c.ping, c.sctp, c.other} {
 		for _, f := range group {
 			if !yield(f) {
 				return
@@ -117,17 +128,26 @@ func (c *client) start(ctx context.Context) {
 	for f := range c.flows {
 		f.from = c.started
 	}
-	for _, f := range c.tcp {
-		c.wg.Go(func() { c.readTCP(f) })
+	for f := range c.flows {
+		c.wg.Go(func() {
+			switch {
+			case f.kind.datagrams():
+				c.readUDP(f)
+			case f.kind == kindBulk:
+				c.readBulk(f)
+			default:
+				c.readTCP(f)
+			}
+		})
 	}
-	for _, f := range c.udp {
-		c.wg.Go(func() { c.readUDP(f) })
+	c.pace(ctx, c.tcp, c.cfg.TCPInterval, tcpMessageSize)
+	for _, flows := range [][]*flow{c.udp, c.ping, c.sctp, c.other} {
+		c.pace(ctx, flows, c.cfg.UDPInterval, udpMessageSize)
 	}
-	for _, f := range c.bulk {
-		c.wg.Go(func() { c.readBulk(f) })
+	c.wg.Go(func() { c.askDownlinks(ctx) })
+	if c.cfg.NewPerSecond > 0 {
+		c.wg.Go(func() { c.churn(ctx) })
 	}
-	c.wg.Go(func() { c.pace(ctx, c.tcp, c.cfg.TCPInterval, tcpMessageSize) })
-	c.wg.Go(func() { c.pace(ctx, c.udp, c.cfg.UDPInterval, udpMessageSize) })
 }
 
 // loop publishes snapshots and obeys commands.
@@ -177,9 +197,16 @@ func (c *client) obey(command Command) Snapshot {
 		if !command.At.IsZero() {
 			c.fault = command.At
 		}
+	case Wake:
+		for _, wake := range c.wakes {
+			select {
+			case wake <- struct{}{}:
+			default: // it is about to send
+			}
+		}
 	case Report, Stop:
 	default:
-		wrong = fmt.Sprintf("unknown command %q: use mark, fault, report or stop", command.Verb)
+		wrong = fmt.Sprintf("unknown command %q: use mark, fault, wake, report or stop", command.Verb)
 	}
 	s := c.snapshot(now)
 	s.ReplyTo, s.Error = command.ID, wrong
@@ -193,6 +220,11 @@ func (c *client) snapshot(now time.Time) Snapshot {
 		TCP:      summarise(c.tcp, now, c.started, fault),
 		UDP:      summarise(c.udp, now, c.started, fault),
 		Bulk:     summarise(c.bulk, now, c.started, fault),
+		Downlink: summarise(c.downlink, now, c.started, fault),
+		Ping:     summarise(c.ping, now, c.started, fault),
+		SCTP:     summarise(c.sctp, now, c.started, fault),
+		Other:    summarise(c.other, now, c.started, fault),
+		Opened:   c.newOpened.Load(), Failed: c.newFailed.Load(),
 		BulkRate: c.rate, BulkBytes: c.bulkBytes(),
 		Stall: time.Duration(c.stall.Load()),
 	}
@@ -229,25 +261,56 @@ func (c *client) measureRate(now time.Time) {
 
 // notReady tells which flows were lost before all had echoed.
 func notReady(s Snapshot) error {
-	for _, g := range []struct {
-		name  string
-		group Group
-	}{{"TCP session", s.TCP}, {"UDP flow", s.UDP}, {"download", s.Bulk}} {
-		if len(g.group.Examples) > 0 {
-			first := g.group.Examples[0]
+	for _, g := range s.Groups() {
+		if len(g.Examples) > 0 {
+			first := g.Examples[0]
 			return fmt.Errorf("%w: %s %d of %d: %s %s; check the path to the server and that the server runs",
-				ErrNotReady, g.name, first.Flow+1, g.group.Total, first.Reason, first.Detail)
+				ErrNotReady, g.Name, first.Flow+1, g.Total, first.Reason, first.Detail)
 		}
 	}
 	return ErrNotReady
 }
 
-// pace sends one message per flow and interval, spread evenly over the interval.
-// After a stall it leaves out what it missed beyond one interval.
+// pace has the flows send.
 func (c *client) pace(ctx context.Context, flows []*flow, interval time.Duration, size int) {
-	if len(flows) == 0 {
-		return
+	switch {
+	case len(flows) == 0:
+	case c.cfg.Quiet:
+		wake := make(chan struct{}, 1)
+		c.wakes = append(c.wakes, wake)
+		c.wg.Go(func() { c.sendQuietly(ctx, flows, wake, size) })
+	default:
+		c.wg.Go(func() { c.sendEvenly(ctx, flows, interval, size) })
 	}
+}
+
+// sendQuietly sends a message on each flow until something was heard on it, and then
+// one for each wake.
+func (c *client) sendQuietly(ctx context.Context, flows []*flow, wake <-chan struct{}, size int) {
+	tick := time.NewTicker(quietRetry)
+	defer tick.Stop()
+	buf := make([]byte, size)
+	woken := true
+	for {
+		for _, f := range flows {
+			if woken || f.kind.datagrams() && f.silent() {
+				c.send(f, buf)
+			}
+		}
+		woken = false
+		select {
+		case <-ctx.Done():
+			return
+		case <-wake:
+			woken = true
+		case <-tick.C:
+		}
+	}
+}
+
+// sendEvenly sends one message per flow and interval, spread evenly over the interval.
+// After a stall it leaves out what it missed beyond one interval.
+func (c *client) sendEvenly(ctx context.Context, flows []*flow, interval time.Duration, size int) {
 	tick := time.NewTicker(paceTick)
 	defer tick.Stop()
 	n := int64(len(flows))
@@ -288,7 +351,7 @@ func (c *client) send(f *flow, buf []byte) {
 	_, err := f.conn.Write(buf)
 	switch {
 	case err == nil || c.ending.Load():
-	case f.kind == kindUDP:
+	case f.kind.datagrams():
 		// A datagram refused, for instance for an ICMP error or a neighbour that does
 		// not answer, is a loss of packets and not of the flow.
 		f.mu.Lock()
@@ -321,8 +384,27 @@ func (c *client) serverPort(port uint16) netip.AddrPort {
 	return netip.AddrPortFrom(c.cfg.Server, port)
 }
 
-// dial opens one connection.
-func (c *client) dial(ctx context.Context, network string, port uint16) (net.Conn, error) {
+// source returns the address and port of the flow of that index among those of its
+// kind; either may be left to the kernel.
+func (c *client) source(index int) netip.AddrPort {
+	n := len(c.cfg.Sources)
+	if n == 0 {
+		return netip.AddrPort{}
+	}
+	port := c.cfg.SourcePort
+	if port != 0 {
+		port += uint16(index / n)
+	}
+	return netip.AddrPortFrom(c.cfg.Sources[index%n], port)
+}
+
+// dial opens the connection of the flow of that index.
+func (c *client) dial(ctx context.Context, network string, port uint16, index int) (net.Conn, error) {
 	d := net.Dialer{Timeout: dialTimeout, KeepAlive: -1}
+	if from := c.source(index); from.IsValid() && network == "tcp" {
+		d.LocalAddr = net.TCPAddrFromAddrPort(from)
+	} else if from.IsValid() {
+		d.LocalAddr = net.UDPAddrFromAddrPort(from)
+	}
 	return d.DialContext(ctx, network, c.serverPort(port).String())
 }

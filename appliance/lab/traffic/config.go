@@ -34,6 +34,11 @@ type ServerConfig struct {
 	TCPPort  uint16 `json:"tcp_port"`
 	UDPPort  uint16 `json:"udp_port"`
 	BulkPort uint16 `json:"bulk_port"`
+	// NewPort takes connections that end at once; 0 is none.
+	NewPort uint16 `json:"new_port,omitempty"`
+	// Protocols are those of IP whose datagrams are echoed as well, which needs
+	// CAP_NET_RAW.
+	Protocols []uint8 `json:"protocols,omitempty"`
 	// BulkRate caps each download in bits per second, whatever the client asks for;
 	// 0 is no cap.
 	BulkRate uint64 `json:"bulk_rate"`
@@ -46,11 +51,34 @@ type ClientConfig struct {
 	TCPPort  uint16     `json:"tcp_port"`
 	UDPPort  uint16     `json:"udp_port"`
 	BulkPort uint16     `json:"bulk_port"`
+	// NewPort is where the server takes connections that end at once.
+	NewPort uint16 `json:"new_port,omitempty"`
 	// TCPSessions and UDPFlows are how many of each to keep.
 	TCPSessions int `json:"tcp_sessions"`
 	UDPFlows    int `json:"udp_flows"`
-	// TCPInterval and UDPInterval are the times between two messages of one flow;
-	// 0 is the default.
+	// Downlinks are flows on which only the server sends, after the first datagram;
+	// Pings are echo requests and replies of ICMP, Associations those of SCTP, both with
+	// raw sockets, which need CAP_NET_RAW.
+	Downlinks    int `json:"downlinks,omitempty"`
+	Pings        int `json:"pings,omitempty"`
+	Associations int `json:"associations,omitempty"`
+	// Protocols are those of IP with a flow each, which also needs CAP_NET_RAW. They
+	// must have no ports.
+	Protocols []uint8 `json:"protocols,omitempty"`
+	// NewPerSecond is the rate of further TCP connections, which end as soon as they
+	// stand.
+	NewPerSecond int `json:"new_per_second,omitempty"`
+	// Sources are the client's addresses, which the flows of each kind take in turn;
+	// without any, the kernel chooses.
+	Sources []netip.Addr `json:"sources,omitempty"`
+	// SourcePort is the first source port; 0 lets the kernel choose. Flows from
+	// different addresses have the same ports and identifiers, in the order of the flows.
+	SourcePort uint16 `json:"source_port,omitempty"`
+	// Quiet flows say nothing after they have been heard once, until Wake makes each
+	// say one thing more.
+	Quiet bool `json:"quiet,omitempty"`
+	// TCPInterval is the time between two messages of a TCP session, UDPInterval that
+	// between two datagrams of any other flow; 0 is the default.
 	TCPInterval time.Duration `json:"tcp_interval_ns"`
 	UDPInterval time.Duration `json:"udp_interval_ns"`
 	// Download asks for one download that never ends, BulkRate its speed in bits per
@@ -84,14 +112,30 @@ func (c ClientConfig) validate() error {
 	if !c.Server.IsValid() {
 		faults = append(faults, errors.New("server: missing"))
 	}
-	if c.TCPSessions < 0 || c.TCPSessions > maxFlows {
-		faults = append(faults, fmt.Errorf("tcp_sessions: %d is not between 0 and %d", c.TCPSessions, maxFlows))
+	flows := len(c.Protocols) + c.NewPerSecond
+	for _, n := range []struct {
+		key   string
+		count int
+	}{
+		{"tcp_sessions", c.TCPSessions},
+		{"udp_flows", c.UDPFlows},
+		{"downlinks", c.Downlinks},
+		{"pings", c.Pings},
+		{"associations", c.Associations},
+		{"new_per_second", c.NewPerSecond},
+	} {
+		if n.count < 0 || n.count > maxFlows {
+			faults = append(faults, fmt.Errorf("%s: %d is not between 0 and %d", n.key, n.count, maxFlows))
+		}
+		flows += n.count
 	}
-	if c.UDPFlows < 0 || c.UDPFlows > maxFlows {
-		faults = append(faults, fmt.Errorf("udp_flows: %d is not between 0 and %d", c.UDPFlows, maxFlows))
-	}
-	if c.TCPSessions == 0 && c.UDPFlows == 0 && !c.Download {
+	if flows == 0 && !c.Download {
 		faults = append(faults, errors.New("tcp_sessions, udp_flows and download: nothing to send"))
+	}
+	for _, a := range c.Sources {
+		if a.Is6() != c.Server.Is6() {
+			faults = append(faults, fmt.Errorf("sources: %s is not of the server's family", a))
+		}
 	}
 	for _, i := range []time.Duration{c.TCPInterval, c.UDPInterval} {
 		if i < minInterval {

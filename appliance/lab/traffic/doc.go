@@ -1,9 +1,10 @@
 // Package traffic is an adapter: it makes the live traffic that crosses a router
 // under test, and measures what became of it.
 //
-// A Server echoes TCP and UDP and sends a download; a Client keeps many TCP
-// sessions, UDP flows and one download busy, checks every byte that returns, and
-// measures the silence of each flow. Both run as child processes in network
+// A Server echoes TCP, UDP and datagrams in packets of other protocols of IP, and sends
+// downloads; a Client keeps many TCP sessions, UDP flows and one download busy, pings,
+// has associations of SCTP, opens further connections at a rate, checks every byte that
+// returns, and measures the silence of each flow. Both run as child processes in network
 // namespaces of their own and talk JSON lines with the parent: ServerMain and
 // ClientMain are the children's entry points, StartServer and StartClient the
 // parent's side. It decides nothing: what silence is acceptable is the reader's
@@ -20,7 +21,7 @@
 // # Loss
 //
 // A TCP session is lost when it is reset or closed, when wrong bytes return, or
-// when nothing returns within the client's patience. A UDP flow is lost when
+// when nothing returns within the client's patience. A flow of datagrams is lost when
 // nothing returns for as long, when wrong bytes return, or when the server sees it
 // from another address than before: its NAT mapping is gone then, though echoes
 // still flow. A lost flow stays lost.

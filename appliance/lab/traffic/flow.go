@@ -13,7 +13,14 @@ const (
 	kindTCP kind = iota
 	kindUDP
 	kindBulk
+	kindDownlink
+	kindPing
+	kindSCTP
+	kindOther
 )
+
+// datagrams tells whether messages may be lost and overtaken.
+func (k kind) datagrams() bool { return k != kindTCP && k != kindBulk }
 
 const (
 	// maxOutstanding bounds the messages of a TCP session that wait for an echo, so
@@ -23,7 +30,7 @@ const (
 	seenWindow = 1024
 )
 
-// flow is one TCP session, UDP flow or download.
+// flow is one TCP session, download or flow of datagrams.
 type flow struct {
 	id   uint32
 	kind kind
@@ -147,6 +154,9 @@ func (f *flow) echoTCP(now time.Time, m message) bool {
 func (f *flow) echoUDP(now time.Time, m message, from netip.AddrPort) Reason {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.kind == kindDownlink {
+		f.next = max(f.next, m.seq+1)
+	}
 	if m.seq >= f.next {
 		return WrongData
 	}

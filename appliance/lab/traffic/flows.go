@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -18,17 +19,24 @@ func (c *client) open(ctx context.Context) error {
 	if err := c.openTCP(ctx); err != nil {
 		return err
 	}
-	for i := range c.cfg.UDPFlows {
-		conn, err := c.dial(ctx, "udp", c.cfg.UDPPort)
+	for i := range c.cfg.UDPFlows + c.cfg.Downlinks {
+		conn, err := c.dial(ctx, "udp", c.cfg.UDPPort, i)
 		if err != nil {
-			return fmt.Errorf("%w: open UDP flow %d of %d: %w", ErrNotReady, i+1, c.cfg.UDPFlows, err)
+			return fmt.Errorf("%w: open UDP flow %d of %d: %w", ErrNotReady, i+1, c.cfg.UDPFlows+c.cfg.Downlinks, err)
 		}
-		c.udp = append(c.udp, &flow{id: uint32(i), kind: kindUDP, conn: conn})
+		if i < c.cfg.UDPFlows {
+			c.udp = append(c.udp, &flow{id: uint32(i), kind: kindUDP, conn: conn})
+			continue
+		}
+		c.downlink = append(c.downlink, &flow{id: uint32(i - c.cfg.UDPFlows), kind: kindDownlink, conn: conn})
+	}
+	if err := c.openPackets(ctx); err != nil {
+		return err
 	}
 	if !c.cfg.Download {
 		return nil
 	}
-	conn, err := c.dial(ctx, "tcp", c.cfg.BulkPort)
+	conn, err := c.dial(ctx, "tcp", c.cfg.BulkPort, c.cfg.TCPSessions)
 	if err != nil {
 		return fmt.Errorf("%w: open the download: %w", ErrNotReady, err)
 	}
@@ -40,6 +48,43 @@ func (c *client) open(ctx context.Context) error {
 	return nil
 }
 
+// openPackets opens the flows of raw sockets.
+func (c *client) openPackets(ctx context.Context) error {
+	add := func(flows *[]*flow, k kind, what string, count int, open func(i int) (*packetConn, error)) error {
+		for i := range count {
+			conn, err := open(i)
+			if err != nil {
+				return fmt.Errorf("%w: open %s %d of %d: %w", ErrNotReady, what, i+1, count, err)
+			}
+			*flows = append(*flows, &flow{id: uint32(i), kind: k, conn: conn})
+		}
+		return nil
+	}
+	ipv6 := c.cfg.Server.Is6()
+	protocol := protocolICMP
+	if ipv6 {
+		protocol = protocolICMPv6
+	}
+	return errors.Join(
+		add(&c.ping, kindPing, "ping", c.cfg.Pings, func(i int) (*packetConn, error) {
+			f := echoRequest{ipv6: ipv6, identifier: identifierBase + uint16(i/max(1, len(c.cfg.Sources))), number: new(uint16)}
+			return dialPackets(protocol, c.source(i).Addr(), c.cfg.Server, f)
+		}),
+		add(&c.sctp, kindSCTP, "SCTP association", c.cfg.Associations, func(i int) (*packetConn, error) {
+			ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+			defer cancel()
+			from := c.source(i)
+			if from.Port() == 0 {
+				from = netip.AddrPortFrom(from.Addr(), sctpPortBase+uint16(i))
+			}
+			return dialSCTP(ctx, from, c.serverPort(c.cfg.TCPPort), uint32(c.key)^uint32(i+1))
+		}),
+		add(&c.other, kindOther, "flow of another protocol", len(c.cfg.Protocols), func(i int) (*packetConn, error) {
+			return dialPackets(int(c.cfg.Protocols[i]), c.source(0).Addr(), c.cfg.Server, plainFor(c.cfg.Protocols[i]))
+		}),
+	)
+}
+
 // openTCP establishes all TCP sessions, some of them at a time.
 func (c *client) openTCP(ctx context.Context) error {
 	conns := make([]net.Conn, c.cfg.TCPSessions)
@@ -47,7 +92,7 @@ func (c *client) openTCP(ctx context.Context) error {
 	group.SetLimit(dialParallel)
 	for i := range conns {
 		group.Go(func() error {
-			conn, err := c.dial(ctx, "tcp", c.cfg.TCPPort)
+			conn, err := c.dial(ctx, "tcp", c.cfg.TCPPort, i)
 			if err != nil {
 				return fmt.Errorf("%w: open TCP session %d of %d: %w", ErrNotReady, i+1, len(conns), err)
 			}

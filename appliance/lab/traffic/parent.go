@@ -219,6 +219,12 @@ func (c *Client) Fault(ctx context.Context, at time.Time) error {
 	return err
 }
 
+// Wake makes each quiet flow send one message.
+func (c *Client) Wake(ctx context.Context) error {
+	_, err := c.ask(ctx, Command{Verb: Wake})
+	return err
+}
+
 // Report returns a fresh snapshot.
 func (c *Client) Report(ctx context.Context) (Snapshot, error) {
 	return c.ask(ctx, Command{Verb: Report})

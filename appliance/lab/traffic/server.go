@@ -35,13 +35,19 @@ type Listening struct {
 	TCP  netip.AddrPort `json:"tcp"`
 	UDP  netip.AddrPort `json:"udp"`
 	Bulk netip.AddrPort `json:"bulk"`
+	New  netip.AddrPort `json:"new,omitzero"`
 }
 
 // server holds the sockets of a server.
 type server struct {
 	tcp, bulk *net.TCPListener
-	udp       *net.UDPConn
-	bulkRate  uint64
+	// fresh is nil if the server takes no connections that end at once.
+	fresh    *net.TCPListener
+	udp      *net.UDPConn
+	packets  map[uint8]*net.IPConn
+	bulkRate uint64
+	// wg waits for the downlinks.
+	wg sync.WaitGroup
 	// slots has one place per connection served.
 	slots chan struct{}
 }
@@ -72,6 +78,20 @@ func listen(cfg ServerConfig) (*server, error) {
 		return nil, fmt.Errorf("listen for UDP echo on %v: %w", at, err)
 	}
 	_ = s.udp.SetReadBuffer(udpBuffer) // the kernel clips it to rmem_max; smaller works too
+	if cfg.NewPort != 0 {
+		if s.fresh, err = listenTCP(cfg.Address, cfg.NewPort); err != nil {
+			s.close()
+			return nil, err
+		}
+	}
+	s.packets = make(map[uint8]*net.IPConn)
+	for _, protocol := range cfg.Protocols {
+		if s.packets[protocol], err = net.ListenIP(fmt.Sprintf("ip4:%d", protocol), &net.IPAddr{IP: cfg.Address.AsSlice()}); err != nil {
+			delete(s.packets, protocol)
+			s.close()
+			return nil, fmt.Errorf("listen for packets of protocol %d: %w", protocol, err)
+		}
+	}
 	return s, nil
 }
 
@@ -95,15 +115,25 @@ func (s *server) close() {
 	if s.udp != nil {
 		_ = s.udp.Close()
 	}
+	if s.fresh != nil {
+		_ = s.fresh.Close()
+	}
+	for _, conn := range s.packets {
+		_ = conn.Close()
+	}
 }
 
 // listening returns the addresses that the kernel chose.
 func (s *server) listening() Listening {
-	return Listening{
+	at := Listening{
 		TCP:  s.tcp.Addr().(*net.TCPAddr).AddrPort(),
 		UDP:  s.udp.LocalAddr().(*net.UDPAddr).AddrPort(),
 		Bulk: s.bulk.Addr().(*net.TCPAddr).AddrPort(),
 	}
+	if s.fresh != nil {
+		at.New = s.fresh.Addr().(*net.TCPAddr).AddrPort()
+	}
+	return at
 }
 
 func (s *server) run(ctx context.Context) error {
@@ -112,8 +142,16 @@ func (s *server) run(ctx context.Context) error {
 	defer stop()
 	group.Go(func() error { return s.accept(ctx, s.tcp, echoTCP) })
 	group.Go(func() error { return s.accept(ctx, s.bulk, s.send) })
+	if s.fresh != nil {
+		group.Go(func() error { return s.accept(ctx, s.fresh, discard) })
+	}
 	group.Go(func() error { return s.echoUDP(ctx) })
-	return group.Wait()
+	for protocol, conn := range s.packets {
+		group.Go(func() error { return s.echoPackets(ctx, protocol, conn) })
+	}
+	err := group.Wait()
+	s.wg.Wait()
+	return err
 }
 
 // accept serves each connection in a goroutine of its own and waits for all of them
@@ -216,6 +254,7 @@ func paced(rate float64, next func() error) {
 // What is no message is dropped, so that the server reflects nothing else.
 func (s *server) echoUDP(ctx context.Context) error {
 	buf := make([]byte, udpMessageSize+1)
+	pushed := downlinks{}
 	for {
 		n, from, err := s.udp.ReadFromUDPAddrPort(buf)
 		if ctx.Err() != nil {
@@ -224,7 +263,13 @@ func (s *server) echoUDP(ctx context.Context) error {
 		if err != nil && errors.Is(err, net.ErrClosed) {
 			return fmt.Errorf("receive UDP on %v: %w", s.udp.LocalAddr(), err)
 		}
-		if err != nil || n != udpMessageSize || binary.BigEndian.Uint32(buf) != messageMagic {
+		if err != nil || n != udpMessageSize {
+			continue
+		}
+		if binary.BigEndian.Uint32(buf) == downlinkMagic {
+			s.request(ctx, pushed, buf[:n], from)
+		}
+		if binary.BigEndian.Uint32(buf) != messageMagic {
 			continue
 		}
 		putStamp(buf, netip.AddrPortFrom(from.Addr().Unmap(), from.Port()))

@@ -70,6 +70,15 @@ type Snapshot struct {
 	TCP  Group `json:"tcp"`
 	UDP  Group `json:"udp"`
 	Bulk Group `json:"bulk"`
+	// Downlink are the UDP flows on which only the server sends, Ping those of ICMP,
+	// SCTP the associations and Other the flows of other protocols.
+	Downlink Group `json:"downlink,omitzero"`
+	Ping     Group `json:"ping,omitzero"`
+	SCTP     Group `json:"sctp,omitzero"`
+	Other    Group `json:"other,omitzero"`
+	// Opened and Failed count the further TCP connections.
+	Opened uint64 `json:"opened,omitempty"`
+	Failed uint64 `json:"failed,omitempty"`
 	// BulkRate is what the download received since the snapshot before, in bits per
 	// second, and BulkBytes all it received.
 	BulkRate  uint64 `json:"bulk_rate"`
@@ -120,13 +129,40 @@ type Loss struct {
 const maxExamples = 5
 
 // Lost is the number of lost flows of all kinds.
-func (s Snapshot) Lost() int { return s.TCP.Lost + s.UDP.Lost + s.Bulk.Lost }
+func (s Snapshot) Lost() int { return s.sum(func(g Group) int { return g.Lost }) }
 
 // Alive is the number of living flows of all kinds.
-func (s Snapshot) Alive() int { return s.TCP.Alive + s.UDP.Alive + s.Bulk.Alive }
+func (s Snapshot) Alive() int { return s.sum(func(g Group) int { return g.Alive }) }
 
 // Resumed is the number of living flows of all kinds that were heard after Fault.
-func (s Snapshot) Resumed() int { return s.TCP.Resumed + s.UDP.Resumed + s.Bulk.Resumed }
+func (s Snapshot) Resumed() int { return s.sum(func(g Group) int { return g.Resumed }) }
+
+// Named is a group and what one of its flows is called.
+type Named struct {
+	Name string
+	Group
+}
+
+// Groups returns the groups of all kinds.
+func (s Snapshot) Groups() []Named {
+	return []Named{
+		{"TCP session", s.TCP},
+		{"UDP flow", s.UDP},
+		{"download", s.Bulk},
+		{"UDP downlink", s.Downlink},
+		{"ping", s.Ping},
+		{"SCTP association", s.SCTP},
+		{"flow of another protocol", s.Other},
+	}
+}
+
+func (s Snapshot) sum(count func(Group) int) int {
+	n := 0
+	for _, g := range s.Groups() {
+		n += count(g.Group)
+	}
+	return n
+}
 
 // summarise counts flows of one kind. fault is in nanoseconds since 1970.
 func summarise(flows []*flow, now, started time.Time, fault int64) Group {
@@ -138,7 +174,7 @@ func summarise(flows []*flow, now, started time.Time, fault int64) Group {
 		g.Echoes += f.echoes
 		g.Duplicates += f.duplicates
 		g.SendErrors += f.sendErrors
-		if f.kind == kindUDP {
+		if f.kind.datagrams() {
 			g.Missing += f.expect - f.echoes
 		}
 		if f.lost == NotLost {
