@@ -32,6 +32,9 @@ const (
 	echoTCPPort = 7001
 	echoUDPPort = 7002
 	bulkPort    = 7003
+	newPort     = 7004
+
+	protocolExperimental = 253 // RFC 3692
 )
 
 // stand is a laboratory with traffic.
@@ -306,10 +309,12 @@ func (s *stand) trafficTo(to string, server **traffic.Server, cfg traffic.Client
 	ctx, cancel := s.context()
 	defer cancel()
 	if *server == nil {
+		config := traffic.ServerConfig{Address: address, TCPPort: echoTCPPort, UDPPort: echoUDPPort, BulkPort: bulkPort, NewPort: newPort}
+		if address.Is4() {
+			config.Protocols = []uint8{unix.IPPROTO_SCTP, unix.IPPROTO_GRE, protocolExperimental}
+		}
 		s.must(s.Namespace(lab.Server).Do(func() (err error) {
-			*server, err = traffic.StartServer(exec.Command(binary, "traffic", "server"), traffic.ServerConfig{
-				Address: address, TCPPort: echoTCPPort, UDPPort: echoUDPPort, BulkPort: bulkPort,
-			})
+			*server, err = traffic.StartServer(exec.Command(binary, "traffic", "server"), config)
 			return err
 		}))
 		started := *server
@@ -317,7 +322,7 @@ func (s *stand) trafficTo(to string, server **traffic.Server, cfg traffic.Client
 		_, err := started.Ready(ctx)
 		s.must(err)
 	}
-	cfg.Server, cfg.TCPPort, cfg.UDPPort, cfg.BulkPort = address, echoTCPPort, echoUDPPort, bulkPort
+	cfg.Server, cfg.TCPPort, cfg.UDPPort, cfg.BulkPort, cfg.NewPort = address, echoTCPPort, echoUDPPort, bulkPort, newPort
 	l := &load{s: s}
 	s.must(s.Namespace(lab.Client).Do(func() (err error) {
 		l.Client, err = traffic.StartClient(exec.Command(binary, "traffic", "client"), cfg)
@@ -346,9 +351,10 @@ func (l *load) report() traffic.Snapshot {
 	defer cancel()
 	snap, err := l.Report(ctx)
 	l.s.must(err)
-	if snap.Lost() > 0 {
-		l.s.t.Errorf("%d flows lost: TCP %+v, UDP %+v, download %+v",
-			snap.Lost(), snap.TCP.Examples, snap.UDP.Examples, snap.Bulk.Examples)
+	for _, g := range snap.Groups() {
+		if g.Lost > 0 {
+			l.s.t.Errorf("%d of %d lost: %s: %+v", g.Lost, g.Total, g.Name, g.Examples)
+		}
 	}
 	return snap
 }
@@ -361,10 +367,29 @@ func (l *load) resumes(at time.Time) {
 	l.s.must(l.Fault(ctx, at))
 	l.s.eventually("the traffic resumes", func(context.Context) error {
 		if snap := l.Latest(); snap.Fault.Before(at) || snap.Resumed() < snap.Alive() {
-			return fmt.Errorf("%d of %d flows were heard again", snap.Resumed(), snap.Alive())
+			return fmt.Errorf("%d of %d flows were heard again%s", snap.Resumed(), snap.Alive(), missing(snap))
 		}
 		return nil
 	})
+}
+
+// missing names the kinds of which not every living flow was heard again.
+func missing(snap traffic.Snapshot) string {
+	text := ""
+	for _, g := range snap.Groups() {
+		if g.Resumed < g.Alive {
+			text += fmt.Sprintf(", %d of %d: %s", g.Resumed, g.Alive, g.Name)
+		}
+	}
+	return text
+}
+
+// wake makes every quiet flow say one thing.
+func (l *load) wake() {
+	l.s.t.Helper()
+	ctx, cancel := l.s.context()
+	defer cancel()
+	l.s.must(l.Wake(ctx))
 }
 
 // undisturbed fails the test if the traffic has felt more than a handover since
