@@ -21,7 +21,7 @@ const (
 	ftpChunk = 1 << 14
 	ftpPause = 20 * time.Millisecond
 	// ftpPatience bounds each answer of the other side.
-	ftpPatience = 20 * time.Second
+	ftpPatience = 10 * time.Second
 )
 
 // ftpServer is a server of files that are so many bytes of one pattern as their name

@@ -95,10 +95,10 @@ func (s *stand) everySession() *sessions {
 func (all *sessions) fetch(f *ftpSession) {
 	all.s.t.Helper()
 	if err := f.passive(wordSize); err != nil {
-		all.s.t.Errorf("fetch a file in passive mode: %v", err)
+		all.s.t.Fatalf("fetch a file in passive mode: %v", err)
 	}
 	if err := f.active(wordSize); err != nil {
-		all.s.t.Errorf("fetch a file in active mode: %v", err)
+		all.s.t.Fatalf("fetch a file in active mode: %v", err)
 	}
 }
 
