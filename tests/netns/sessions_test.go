@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -187,12 +185,4 @@ func (s *stand) remapped() {
 			s.t.Errorf("no flow of protocol %d has another port than its client gave it: %v", protocol, counts)
 		}
 	}
-}
-
-// tune sets a setting of connection tracking.
-func (s *stand) tune(node, name, value string) {
-	s.t.Helper()
-	s.must(s.Namespace(node).Do(func() error {
-		return os.WriteFile(filepath.Join("/proc/sys/net/netfilter", name), []byte(value), 0)
-	}))
 }

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -135,19 +137,16 @@ func compareTables(master, backup map[conntracksync.Key]tracked) error {
 	return fmt.Errorf("%d of %d flows differ: %w", len(wrong), len(master), errors.Join(few...))
 }
 
-// shortenUDP gives the UDP flows of a node a life that is shorter than anything
-// that the replication does by itself.
-func (s *stand) shortenUDP(node, seconds string) {
+// tune sets a setting of connection tracking.
+func (s *stand) tune(node, name, value string) {
 	s.t.Helper()
 	s.must(s.Namespace(node).Do(func() error {
-		for _, name := range []string{"nf_conntrack_udp_timeout", "nf_conntrack_udp_timeout_stream"} {
-			if err := os.WriteFile(filepath.Join("/proc/sys/net/netfilter", name), []byte(seconds), 0); err != nil {
-				return err
-			}
-		}
-		return nil
+		return os.WriteFile(filepath.Join("/proc/sys/net/netfilter", name), []byte(value), 0)
 	}))
 }
+
+// seconds is a time as connection tracking has it.
+func seconds(d time.Duration) string { return strconv.Itoa(int(d / time.Second)) }
 
 // markUDP makes a node's kernel mark the UDP flows that begin there.
 func (s *stand) markUDP(node string, mark uint32) {
