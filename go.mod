@@ -3,6 +3,7 @@ module tandem
 go 1.26.8
 
 require (
+	github.com/dchest/siphash v1.2.3
 	github.com/goccy/go-yaml v1.19.2
 	github.com/google/go-cmp v0.7.0
 	github.com/google/nftables v0.3.0

@@ -3,7 +3,14 @@ package conntracksync
 import "net/netip"
 
 // Protocol numbers that matter here (IANA).
-const protocolTCP = 6
+const (
+	protocolICMP   = 1
+	protocolTCP    = 6
+	protocolUDP    = 17
+	protocolGRE    = 47
+	protocolICMPv6 = 58
+	protocolSCTP   = 132
+)
 
 // Skip says why a flow is not replicated.
 type Skip uint8
@@ -15,6 +22,8 @@ const (
 	// SkipAddress is a flow from or to an address of a node itself, or one that
 	// no router forwards (loopback, multicast, link-local, broadcast).
 	SkipAddress
+	// SkipNetwork is a flow of a network that is not replicated.
+	SkipNetwork
 	// SkipHandshake is a TCP flow that nobody has answered yet: the client
 	// repeats its SYN anyway.
 	SkipHandshake
@@ -34,6 +43,8 @@ func (s Skip) String() string {
 		return "none"
 	case SkipAddress:
 		return "address"
+	case SkipNetwork:
+		return "network"
 	case SkipHandshake:
 		return "handshake"
 	case SkipClash:
@@ -50,43 +61,74 @@ func (s Skip) String() string {
 // Skips counts skipped flows by reason; index it with a [Skip].
 type Skips [skipCount]uint64
 
-// exclusion is the set of addresses whose flows stay on the node.
-type exclusion map[netip.Addr]struct{}
+// exclusion says whose flows stay on the node.
+type exclusion struct {
+	addresses map[netip.Addr]struct{}
+	networks  []netip.Prefix
+}
 
-func newExclusion(addresses []netip.Addr) exclusion {
-	e := make(exclusion, len(addresses))
+func newExclusion(addresses []netip.Addr, networks []netip.Prefix) exclusion {
+	e := exclusion{addresses: make(map[netip.Addr]struct{}, len(addresses))}
 	for _, a := range addresses {
-		e[a.Unmap()] = struct{}{}
+		e.addresses[a.Unmap()] = struct{}{}
+	}
+	for _, n := range networks {
+		if n.IsValid() {
+			e.networks = append(e.networks, n.Masked())
+		}
 	}
 	return e
 }
 
-func (e exclusion) address(a netip.Addr) bool {
+func (e *exclusion) address(a netip.Addr) Skip {
 	if a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a.IsLinkLocalUnicast() ||
 		a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
-		return true
+		return SkipAddress
 	}
-	_, found := e[a]
-	return found
-}
-
-func (e exclusion) tuple(t Tuple) bool {
-	return e.address(t.Source) || e.address(t.Destination)
+	if _, found := e.addresses[a]; found {
+		return SkipAddress
+	}
+	for _, n := range e.networks {
+		if n.Contains(a) {
+			return SkipNetwork
+		}
+	}
+	return SkipNone
 }
 
 // flow looks at the reply direction too: a flow translated to or from a node's
 // own address cannot live on the other node.
-func (e exclusion) flow(f Flow) bool {
-	return e.tuple(f.Original) || (f.Reply.Source.IsValid() && e.tuple(f.Reply))
+func (e *exclusion) flow(f *Flow) Skip {
+	for _, a := range [...]netip.Addr{f.Original.Source, f.Original.Destination} {
+		if skip := e.address(a); skip != SkipNone {
+			return skip
+		}
+	}
+	if f.Reply.Source != f.Original.Destination {
+		if skip := e.address(f.Reply.Source); skip != SkipNone {
+			return skip
+		}
+	}
+	if f.Reply.Destination != f.Original.Source {
+		return e.address(f.Reply.Destination)
+	}
+	return SkipNone
 }
 
 // skip judges what the MASTER reports as living.
-func (e exclusion) skip(f Flow) Skip {
-	switch {
-	case !f.encodable() || !f.Reply.Source.IsValid():
+func (e *exclusion) skip(f *Flow) Skip {
+	if !f.encodable() {
 		return SkipInvalid
-	case e.flow(f):
-		return SkipAddress
+	}
+	if skip := e.flow(f); skip != SkipNone {
+		return skip
+	}
+	return passing(f)
+}
+
+// passing judges the flow's state alone.
+func passing(f *Flow) Skip {
+	switch {
 	case f.Status&StatusNATClash != 0:
 		return SkipClash
 	case f.Status&StatusDying != 0:
@@ -97,39 +139,34 @@ func (e exclusion) skip(f Flow) Skip {
 	return SkipNone
 }
 
-// skipDestroy judges the end of a flow, which is always reported as dying.
-func (e exclusion) skipDestroy(f Flow) Skip {
-	switch {
-	case !f.encodable():
-		return SkipInvalid
-	case e.flow(f):
-		return SkipAddress
-	case f.Status&StatusNATClash != 0:
-		return SkipClash
-	case unanswered(f):
-		return SkipHandshake
-	}
-	return SkipNone
-}
-
-func unanswered(f Flow) bool {
+func unanswered(f *Flow) bool {
 	return f.Protocol == protocolTCP && f.HasTCP && f.Status&StatusSeenReply == 0 &&
 		(f.TCP.State == TCPSynSent || f.TCP.State == TCPSynSent2)
 }
 
 // encodable tells whether the wire format carries the flow without loss.
-func (f Flow) encodable() bool {
-	src, dst := f.Original.Source, f.Original.Destination
-	if !src.IsValid() || src.BitLen() != dst.BitLen() || f.TCP.State > TCPSynSent2 {
+func (f *Flow) encodable() bool {
+	bits := f.Original.Source.BitLen()
+	if bits == 0 || f.TCP.State > TCPSynSent2 || f.TCP.ScaleOriginal > maxScale || f.TCP.ScaleReply > maxScale {
 		return false
 	}
-	if src.Zone() != "" || dst.Zone() != "" {
+	for _, a := range [...]netip.Addr{f.Original.Source, f.Original.Destination, f.Reply.Source, f.Reply.Destination} {
+		if a.BitLen() != bits || (bits == 128 && a.Zone() != "") {
+			return false
+		}
+	}
+	return f.Extra == nil || f.Extra.encodable(bits)
+}
+
+// maxScale is the greatest window scale that fits its half byte; RFC 7323 allows
+// up to 14.
+const maxScale = 15
+
+func (x *Extra) encodable(bits int) bool {
+	if len(x.Helper) > MaxName {
 		return false
 	}
-	src, dst = f.Reply.Source, f.Reply.Destination
-	if !src.IsValid() && !dst.IsValid() {
-		return true
-	}
-	return src.BitLen() == f.Original.Source.BitLen() && dst.BitLen() == src.BitLen() &&
-		src.Zone() == "" && dst.Zone() == ""
+	m := &x.Master.Original
+	return !x.HasMaster || m.Source.BitLen() == bits && m.Destination.BitLen() == bits &&
+		m.Source.Zone() == "" && m.Destination.Zone() == ""
 }

@@ -1,80 +1,27 @@
 package conntracksync
 
-import (
-	"cmp"
-	"net/netip"
-	"slices"
-)
-
-// packedKey is a [Key] without pointers, so that sets of millions of them cost
-// the garbage collector nothing.
-type packedKey struct {
-	source, destination         [16]byte
-	sourcePort, destinationPort uint16
-	zone                        uint16
-	protocol                    uint8
-	// four tells an IPv4 address from an IPv6 one that maps it.
-	four bool
-}
-
-func packKey(k Key) packedKey {
-	return packedKey{
-		source:          k.Original.Source.As16(),
-		destination:     k.Original.Destination.As16(),
-		sourcePort:      k.Original.SourcePort,
-		destinationPort: k.Original.DestinationPort,
-		zone:            k.Zone,
-		protocol:        k.Protocol,
-		four:            k.Original.Source.Is4(),
-	}
-}
-
-func (p packedKey) key() Key {
-	source, destination := netip.AddrFrom16(p.source), netip.AddrFrom16(p.destination)
-	if p.four {
-		source, destination = source.Unmap(), destination.Unmap()
-	}
-	return Key{
-		Original: Tuple{
-			Source: source, Destination: destination,
-			SourcePort: p.sourcePort, DestinationPort: p.destinationPort,
-		},
-		Zone: p.zone, Protocol: p.protocol,
-	}
-}
-
-func comparePacked(a, b packedKey) int {
-	return cmp.Or(
-		slices.Compare(a.source[:], b.source[:]),
-		slices.Compare(a.destination[:], b.destination[:]),
-		cmp.Compare(a.sourcePort, b.sourcePort),
-		cmp.Compare(a.destinationPort, b.destinationPort),
-		cmp.Compare(a.zone, b.zone),
-		cmp.Compare(a.protocol, b.protocol),
-	)
-}
-
-// inverse is the direction in which untranslated replies come. It does not hold
-// for ICMP, whose replies have another type.
-func (t Tuple) inverse() Tuple {
-	return Tuple{
+// inverse is the direction in which untranslated replies of the protocol come.
+func (t Tuple) inverse(protocol uint8) Tuple {
+	out := Tuple{
 		Source: t.Destination, Destination: t.Source,
 		SourcePort: t.DestinationPort, DestinationPort: t.SourcePort,
 	}
+	switch protocol {
+	case protocolICMP:
+		out.SourcePort, out.DestinationPort = t.SourcePort, inverseType(t.DestinationPort, 0, 8, 13, 14, 15, 16, 17, 18)
+	case protocolICMPv6:
+		out.SourcePort, out.DestinationPort = t.SourcePort, inverseType(t.DestinationPort, 128, 129, 139, 140)
+	}
+	return out
 }
 
-// fingerprint is a hash (FNV-1a) by which a flow's translation is recognised.
-func (t Tuple) fingerprint() uint32 {
-	hash := uint32(2166136261)
-	add := func(b byte) { hash = (hash ^ uint32(b)) * 16777619 }
-	for _, a := range [2][16]byte{t.Source.As16(), t.Destination.As16()} {
-		for _, b := range a {
-			add(b)
+// inverseType exchanges the ICMP type in the upper byte for the other one of its
+// pair. Types without a pair stay.
+func inverseType(typeCode uint16, pairs ...uint8) uint16 {
+	for i, t := range pairs {
+		if uint8(typeCode>>8) == t {
+			return uint16(pairs[i^1])<<8 | typeCode&0xff
 		}
 	}
-	for _, port := range [2]uint16{t.SourcePort, t.DestinationPort} {
-		add(byte(port >> 8))
-		add(byte(port))
-	}
-	return hash
+	return typeCode
 }
