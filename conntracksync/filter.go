@@ -170,3 +170,24 @@ func (x *Extra) encodable(bits int) bool {
 	return !x.HasMaster || m.Source.BitLen() == bits && m.Destination.BitLen() == bits &&
 		m.Source.Zone() == "" && m.Destination.Zone() == ""
 }
+
+// encodable tells whether the wire format carries the expectation without loss. An
+// address that it leaves open is the unspecified one.
+func (e *Expectation) encodable() bool {
+	if len(e.Helper) > MaxName || len(e.Function) > MaxName {
+		return false
+	}
+	bits := e.Master.Original.Source.BitLen()
+	tuples := [...]*Tuple{&e.Master.Original, &e.Key.Original, &e.Mask, &e.NAT}
+	for i, t := range tuples {
+		if i == len(tuples)-1 && !e.HasNAT {
+			break
+		}
+		for _, a := range [...]netip.Addr{t.Source, t.Destination} {
+			if a.IsValid() && a.BitLen() != bits || a.Zone() != "" {
+				return false
+			}
+		}
+	}
+	return bits > 0
+}

@@ -13,14 +13,14 @@ const (
 	lagSteps = 4
 	// lagClasses reach from below 4 µs to above a minute.
 	lagClasses = lagSteps * 25
-	// lagInFlight bounds the unacknowledged frames whose age is remembered.
+	// lagInFlight bounds, roughly, the unacknowledged times that are remembered.
 	lagInFlight = 4096
 )
 
 // lag measures the time from an event to its acknowledgement.
 type lag struct {
 	slots    [lagWindow]lagSlot
-	inFlight []sentFrame
+	inFlight []sentRun
 	head     int
 }
 
@@ -30,14 +30,14 @@ type lagSlot struct {
 	max     time.Duration
 }
 
-type sentFrame struct {
+type sentRun struct {
 	seq uint64
-	at  time.Time
+	run
 }
 
-// sent remembers the oldest event of a frame. When too many frames are
-// unacknowledged the new one goes without: the oldest tells the lag.
-func (l *lag) sent(seq uint64, at time.Time) {
+// sent remembers the times of a frame's events. When too many are unacknowledged
+// the new ones go without: the oldest tells the lag.
+func (l *lag) sent(seq uint64, runs []run) {
 	if len(l.inFlight)-l.head >= lagInFlight {
 		return
 	}
@@ -45,12 +45,14 @@ func (l *lag) sent(seq uint64, at time.Time) {
 		l.inFlight = l.inFlight[:copy(l.inFlight, l.inFlight[l.head:])]
 		l.head = 0
 	}
-	l.inFlight = append(l.inFlight, sentFrame{seq: seq, at: at})
+	for _, r := range runs {
+		l.inFlight = append(l.inFlight, sentRun{seq: seq, run: r})
+	}
 }
 
 func (l *lag) acked(now time.Time, seq uint64) {
 	for l.head < len(l.inFlight) && l.inFlight[l.head].seq <= seq {
-		l.add(now, now.Sub(l.inFlight[l.head].at))
+		l.add(now, now.Sub(l.inFlight[l.head].at), l.inFlight[l.head].n)
 		l.head++
 	}
 	if l.head == len(l.inFlight) {
@@ -61,14 +63,14 @@ func (l *lag) acked(now time.Time, seq uint64) {
 // forget drops the unacknowledged frames: a connection has ended.
 func (l *lag) forget() { l.inFlight, l.head = l.inFlight[:0], 0 }
 
-func (l *lag) add(now time.Time, d time.Duration) {
+func (l *lag) add(now time.Time, d time.Duration, n int) {
 	d = max(d, 0)
 	second := now.Unix()
 	slot := &l.slots[slotOf(second)]
 	if slot.second != second {
 		*slot = lagSlot{second: second}
 	}
-	slot.classes[lagClass(d)]++
+	slot.classes[lagClass(d)] += uint32(n)
 	slot.max = max(slot.max, d)
 }
 

@@ -12,63 +12,375 @@ import (
 // The shell carries out each Output and calls Applied before the next call of the
 // receiver, and after each that had no operations; it calls WantDump after every
 // input and again at Deadline.
-type Receiver struct{}
+type Receiver struct {
+	cfg       ReceiverConfig
+	exclude   exclusion
+	ix        *Index
+	connected bool
+	version   uint8
+	features  uint64
+	role      Role
+	// term is the highest seen anywhere.
+	term uint64
+	// seq is the last sequence number received, toAck the last whose frame was not
+	// ignored, acked the last acknowledged, told what was said of complete.
+	seq, toAck, acked uint64
+	told              bool
+	// equal: at the last digest the index was the MASTER's, and nothing is known to
+	// have gone since. unapplied: the last operations are not known to be carried out.
+	equal, unapplied, complete bool
+	repair                     repair
+	pass                       receiverPass
+	ops                        []Op
+	replies                    []Frame
+	stats                      ReceiverStats
+}
 
 // NewReceiver returns a receiver without a role and without a connection. The
 // index is that of the node's Sender as well.
-func NewReceiver(cfg ReceiverConfig, ix *Index) *Receiver { return &Receiver{} }
+func NewReceiver(cfg ReceiverConfig, ix *Index) *Receiver {
+	cfg = cfg.withDefaults()
+	return &Receiver{
+		cfg: cfg, exclude: newExclusion(cfg.Exclude, cfg.ExcludeNetworks), ix: ix,
+		pass: receiverPass{pass: pass{interval: cfg.PassInterval, spacing: cfg.PassSpacing}},
+	}
+}
 
 // SetExclude replaces the nodes' own addresses and the networks that are not
 // replicated.
-func (r *Receiver) SetExclude(addresses []netip.Addr, networks []netip.Prefix) {}
+func (r *Receiver) SetExclude(addresses []netip.Addr, networks []netip.Prefix) {
+	r.exclude = newExclusion(addresses, networks)
+}
 
 // Stats returns the counters.
-func (r *Receiver) Stats() ReceiverStats { return ReceiverStats{} }
+func (r *Receiver) Stats() ReceiverStats { return r.stats }
 
 // Complete tells that this node, as BACKUP, has in its kernel what the MASTER had
 // at its last digest, that all since was applied, and that nothing is stale.
-func (r *Receiver) Complete() bool { return false }
+func (r *Receiver) Complete() bool { return r.complete && r.wouldComplete() }
+
+func (r *Receiver) wouldComplete() bool {
+	return r.role == RoleBackup && r.connected && r.equal && r.ix.filled && r.ix.trusted && r.ix.stale == 0
+}
 
 // Connected begins a connection on which both sides said hello.
-func (r *Receiver) Connected(now time.Time, local, remote Hello) Output { return Output{} }
+func (r *Receiver) Connected(now time.Time, local, remote Hello) Output {
+	r.begin()
+	r.Disconnected()
+	r.version, r.connected = Negotiate(local, remote)
+	r.features = local.Features & remote.Features
+	r.term = max(r.term, remote.Term)
+	return r.output()
+}
 
 // Disconnected ends the connection. The kernel's table stays as it is.
-func (r *Receiver) Disconnected() {}
+func (r *Receiver) Disconnected() {
+	r.connected, r.told = false, false
+	r.seq, r.toAck, r.acked = 0, 0, 0
+	r.restart()
+}
+
+// restart forgets how the table compares to the MASTER's.
+func (r *Receiver) restart() {
+	r.differ()
+	r.repair = repair{}
+}
+
+// differ tells that the table is known, or must be taken, not to be the MASTER's.
+func (r *Receiver) differ() { r.equal, r.complete = false, false }
 
 // SetRole tells whether the node is MASTER and which term it knows. Operations
 // handed out and not yet carried out must be dropped when it becomes MASTER.
-func (r *Receiver) SetRole(now time.Time, master bool, term uint64) Output { return Output{} }
+func (r *Receiver) SetRole(now time.Time, master bool, term uint64) Output {
+	r.begin()
+	r.term = max(r.term, term)
+	role := RoleBackup
+	if master {
+		role = RoleMaster
+	}
+	if role == r.role {
+		return r.output()
+	}
+	r.role = role
+	r.restart()
+	if r.pass.state == passRunning {
+		r.ix.endPass()
+	}
+	r.pass.abandon()
+	if master {
+		r.ix.trusted = r.ix.trusted && !r.unapplied
+		r.unapplied = false
+		return r.output()
+	}
+	r.ix.clearFresh()
+	r.pass.leave()
+	r.pass.want(now)
+	r.ask(now)
+	return r.output()
+}
 
 // Event takes in one report of the own kernel while this node is BACKUP: a flow
 // that ended here may live on the MASTER. Reports of what the shell itself did must
 // not come here.
-func (r *Receiver) Event(now time.Time, e *Event) {}
+func (r *Receiver) Event(_ time.Time, e *Event) {
+	if r.role != RoleBackup || e.Kind != EventDestroy || !e.Flow.encodable() {
+		return
+	}
+	if r.ix.remove(r.ix.hash(&e.Flow), true) {
+		r.stats.Expired++
+		r.differ()
+	}
+}
 
 // Overrun tells that the own kernel dropped events.
-func (r *Receiver) Overrun(now time.Time) {}
+func (r *Receiver) Overrun(now time.Time) {
+	if r.role != RoleBackup {
+		return
+	}
+	r.stats.Overruns++
+	r.ix.trusted = false
+	r.complete = false
+	r.pass.overrun = true
+	r.pass.want(now)
+}
 
 // Receive takes in a sequenced frame; others are none of its business and
 // ignored.
-func (r *Receiver) Receive(now time.Time, f *Frame) Output { return Output{} }
+func (r *Receiver) Receive(now time.Time, f *Frame) Output {
+	r.begin()
+	if f.Seq > 0 && r.connected {
+		r.sequenced(now, f)
+	}
+	return r.output()
+}
+
+func (r *Receiver) sequenced(now time.Time, f *Frame) {
+	r.stats.Frames++
+	if f.Seq <= r.seq {
+		r.stats.Repeated++
+		return
+	}
+	gap := f.Seq != r.seq+1
+	r.seq = f.Seq
+	switch {
+	case r.role != RoleBackup:
+		r.stats.IgnoredMaster++
+		return
+	case f.Term < r.term:
+		r.stats.IgnoredTerm++
+		return
+	case f.Term > r.term:
+		r.term = f.Term
+		r.restart()
+	}
+	r.toAck = f.Seq
+	if gap {
+		r.stats.Gaps++
+		r.restart()
+	}
+	switch f.Type {
+	case FrameFlows:
+		for i := range f.Records {
+			r.record(now, &f.Records[i])
+		}
+	case FrameDigest:
+		r.digest(now, f.Digest)
+	case FrameDigests:
+		r.digests(now, f.Digests)
+	case FrameRepairBegin:
+		r.repairBegin(now, &f.Set)
+	case FrameRepairEnd:
+		r.repairEnd(now, f)
+	case FrameHello, FrameDigestRequest, FrameRepairRequest, FrameAck, FrameBarrier, FrameStatus, FramePing:
+	}
+}
+
+func (r *Receiver) record(now time.Time, record *Record) {
+	switch record.Kind {
+	case RecordGone:
+		if r.ix.remove(record.Hash, false) {
+			r.stats.Dropped++
+			r.leftover(now)
+		}
+	case RecordKeep:
+		if meta := r.ix.find(record.Hash); live(meta) {
+			*meta |= metaConfirmed
+		}
+	case RecordExpect:
+		r.ops = append(r.ops, Op{Kind: OpExpect, Expect: record.Expect})
+	case RecordExpectGone:
+		r.ops = append(r.ops, Op{Kind: OpExpectDelete, Expect: record.Expect})
+	case RecordDestroy:
+		r.destroy(record)
+	case RecordNew, RecordUpdate, RecordRefresh:
+		if record.Kind == RecordRefresh {
+			r.repair.received++
+		}
+		if r.exclude.flow(&record.Flow) != SkipNone {
+			r.stats.IgnoredAddress++
+			return
+		}
+		r.flow(record)
+	}
+}
+
+// destroy ends the flow that is meant, not another one that has its key by now.
+func (r *Receiver) destroy(record *Record) {
+	hash := r.ix.hash(&record.Flow)
+	known := r.ix.remove(hash, true)
+	switch {
+	case r.exclude.flow(&record.Flow) != SkipNone:
+		r.stats.IgnoredAddress++
+	case known && !record.Unsure:
+		r.emit(OpDelete, &record.Flow)
+	case known, !r.ix.filled:
+		r.emit(OpSweep, &record.Flow)
+	default:
+		r.stats.IgnoredUnknown++
+	}
+}
+
+// flow takes in what the MASTER tells of a living flow.
+func (r *Receiver) flow(record *Record) {
+	f := &record.Flow
+	hash := r.ix.hash(f)
+	var old uint16
+	meta := r.ix.find(hash)
+	known := live(meta)
+	if known {
+		old = *meta
+	}
+	class := classOf(f, old, known)
+	kind := r.opKind(record, old, class, known)
+	flags := uint16(metaTouched | metaFresh)
+	if r.repair.open && r.repair.set.has(bucketOf(hash)) {
+		flags |= metaConfirmed
+	}
+	switch {
+	case kind == 0:
+		r.stats.Unchanged++
+		r.ix.freshen(meta)
+		*meta |= flags
+		return
+	case !known && r.ix.flows >= r.cfg.MaxFlows:
+		r.stats.Refused++
+		r.differ()
+		return
+	case !injectable(f, kind):
+		if !known {
+			r.stats.IgnoredUnknown++
+			return
+		}
+		// The row of this node's own table will tell the rest.
+		kind, flags = OpUpdate, flags&^metaFresh
+	}
+	r.ix.put(hash, class, flags)
+	r.emit(kind, f)
+	r.inject(&r.ops[len(r.ops)-1].Flow, kind)
+}
+
+// opKind returns 0 if the kernel's table has the flow already as the record says.
+func (r *Receiver) opKind(record *Record, old, class uint16, known bool) OpKind {
+	f := &record.Flow
+	switch {
+	case !known && f.Protocol == protocolTCP && r.pass.leftovers:
+		return OpReplace
+	case !known:
+		return OpCreate
+	case old&metaFresh == 0 && f.Protocol == protocolTCP, succeeds(class, old), record.Kind == RecordNew:
+		return OpReplace
+	case record.Kind != RecordRefresh:
+		return OpUpdate
+	case f.Extra != nil && (f.Extra.HasMaster || f.Extra.Helper != ""):
+		return OpReplace // an update cannot give it these
+	case f.Extra == nil && class == old&classMask:
+		return 0
+	}
+	return OpUpdate
+}
+
+func (r *Receiver) emit(kind OpKind, f *Flow) {
+	r.stats.Records++
+	r.ops = append(r.ops, Op{Kind: kind, Flow: *f})
+}
+
+// injectable is false for a new TCP flow whose state is neither known nor to be
+// guessed: the kernel would judge its next packet as if it had no state.
+func injectable(f *Flow, kind OpKind) bool {
+	return f.Protocol != protocolTCP || f.HasTCP || kind == OpUpdate || f.Status&StatusAssured != 0
+}
+
+// tcpBeLiberal is IP_CT_TCP_FLAG_BE_LIBERAL.
+const tcpBeLiberal = 0x08
+
+// inject gives the flow the form in which the BACKUP's kernel takes it. No packet
+// renews its time-out there.
+func (r *Receiver) inject(f *Flow, kind OpKind) {
+	f.Status &^= StatusExpected | StatusDying | StatusFixedTimeout
+	if f.Protocol == protocolTCP && !f.HasTCP && kind != OpUpdate {
+		f.HasTCP = true
+		f.TCP = TCPInfo{State: TCPEstablished, FlagsOriginal: tcpBeLiberal, FlagsReply: tcpBeLiberal}
+	}
+	if f.Timeout == 0 {
+		// Flows in a flow table tell none.
+		f.Timeout = r.cfg.Timeouts.normal(f)
+	}
+	f.Timeout = max(f.Timeout, r.floor())
+}
+
+func (r *Receiver) floor() uint32 { return uint32(r.cfg.TimeoutFloor / time.Second) }
 
 // Applied tells that the operations of the last Output were carried out, but for
 // those whose indexes are in failed: the kernel refused them.
-func (r *Receiver) Applied(now time.Time, failed []int) Output { return Output{} }
+func (r *Receiver) Applied(now time.Time, failed []int) Output {
+	refused := false
+	for _, i := range failed {
+		if i >= 0 && i < len(r.ops) {
+			refused = r.refused(now, &r.ops[i]) || refused
+		}
+	}
+	if refused {
+		r.repair.slow(now, &r.cfg)
+	}
+	r.begin()
+	r.unapplied = false
+	if !r.connected || r.role != RoleBackup {
+		return r.output()
+	}
+	r.complete = r.wouldComplete()
+	if r.toAck > r.acked || r.complete != r.told {
+		r.acked, r.told = max(r.toAck, r.acked), r.complete
+		r.reply(Frame{Type: FrameAck, Acked: r.acked, Complete: r.complete})
+	}
+	return r.output()
+}
 
-// WantDump tells that the shell must start to read this node's whole kernel table
-// now, and feed it to DumpFlows, then call DumpDone or DumpFailed. It returns true
-// once for each dump, which must be ended even if the role was lost meanwhile.
-func (r *Receiver) WantDump(now time.Time) bool { return false }
+// refused takes out of the index what the kernel has not got, and tells whether
+// it was in there.
+func (r *Receiver) refused(now time.Time, op *Op) bool {
+	r.stats.KernelRefused++
+	switch op.Kind {
+	case OpCreate, OpUpdate, OpReplace:
+		r.leftover(now)
+		if r.ix.remove(r.ix.hash(&op.Flow), false) {
+			r.differ()
+			return true
+		}
+	case OpDelete, OpSweep:
+		r.leftover(now)
+	case OpTimeout, OpExpect, OpExpectDelete:
+	}
+	return false
+}
 
-// DumpFlows takes in flows of the own kernel's table, some hundred at a time.
-func (r *Receiver) DumpFlows(now time.Time, flows []Flow) Output { return Output{} }
+func (r *Receiver) begin() { r.ops, r.replies = r.ops[:0], r.replies[:0] }
 
-// DumpDone tells that the whole table was fed.
-func (r *Receiver) DumpDone(now time.Time) Output { return Output{} }
+func (r *Receiver) output() Output {
+	r.unapplied = r.unapplied || len(r.ops) > 0
+	return Output{Ops: r.ops, Replies: r.replies}
+}
 
-// DumpFailed tells that the table could not be read to its end. Another dump will
-// be wanted.
-func (r *Receiver) DumpFailed(now time.Time) {}
-
-// Deadline is when WantDump may become true without new input; zero means never.
-func (r *Receiver) Deadline() time.Time { return time.Time{} }
+func (r *Receiver) reply(f Frame) {
+	f.Version, f.Term = r.version, r.term
+	r.replies = append(r.replies, f)
+}

@@ -5,44 +5,117 @@ import (
 	"time"
 )
 
+type barrierState uint8
+
+const (
+	barrierNone barrierState = iota
+	barrierQueued
+	barrierSent
+	barrierPassed
+)
+
+// unsureTime is how long after a loss of events the kernel may still report the
+// ends of flows whose tuples are in use again.
+const unsureTime = 10 * time.Second
+
 // Sender turns the MASTER's events and passes over its kernel's table into frames.
 // It is used by both nodes and silent on the BACKUP.
 //
 // After every input the shell calls Next until it returns false, and WantDump;
 // it does so again at Deadline. It is not safe for concurrent use.
-type Sender struct{}
+type Sender struct {
+	cfg     SenderConfig
+	exclude exclusion
+	ix      *Index
+	// connected implies that there is a common version.
+	connected, master bool
+	version           uint8
+	features          uint64
+	term              uint64
+	// seq is the last sequence number handed out on this connection.
+	seq, ackedSeq uint64
+	queue         queue
+	held          hold
+	pass          senderPass
+	// losses counts what undoes the peer's completeness, provenSeq is the first mark
+	// since the last one that proves it, if the peer says so.
+	losses, provenSeq uint64
+	peerComplete      bool
+	digestAt          time.Time
+	// digestsWanted: the peer asked for the digests of all buckets.
+	digestsWanted, digestsQueued bool
+	unsureUntil                  time.Time
+	barrier                      barrierState
+	barrierSeq                   uint64
+	lag                          lag
+	// out is what Next returned last, sent its memory; record is the one that is
+	// being encoded.
+	out    Frame
+	sent   *chunk
+	record Record
+	stats  SenderStats
+}
 
 // NewSender returns a sender that is neither connected nor MASTER. The index is
 // that of the node's Receiver as well.
-func NewSender(cfg SenderConfig, ix *Index) *Sender { return &Sender{} }
+func NewSender(cfg SenderConfig, ix *Index) *Sender {
+	cfg = cfg.withDefaults()
+	return &Sender{
+		cfg: cfg, exclude: newExclusion(cfg.Exclude, cfg.ExcludeNetworks), ix: ix, held: newHold(),
+		pass: senderPass{pass: pass{interval: cfg.PassInterval, spacing: cfg.PassSpacing}},
+	}
+}
 
 // SetExclude replaces the nodes' own addresses and the networks that are not
 // replicated.
-func (s *Sender) SetExclude(addresses []netip.Addr, networks []netip.Prefix) {}
+func (s *Sender) SetExclude(addresses []netip.Addr, networks []netip.Prefix) {
+	s.exclude = newExclusion(addresses, networks)
+}
 
 // Stats returns the counters.
-func (s *Sender) Stats() SenderStats { return SenderStats{} }
+func (s *Sender) Stats() SenderStats { return s.stats }
 
 // Lag returns, over the last minute, percentiles of the time from an event to
 // its acknowledgement, each flow record weighing the same. The percentiles are
 // rounded up by at most a quarter. The oldest event that is still unacknowledged
 // counts with its age.
-func (s *Sender) Lag(now time.Time) (p50, p99, greatest time.Duration) { return 0, 0, 0 }
+func (s *Sender) Lag(now time.Time) (p50, p99, greatest time.Duration) {
+	return s.lag.summary(now)
+}
 
 // Backlog returns the number of records that wait to be sent.
-func (s *Sender) Backlog() int { return 0 }
+func (s *Sender) Backlog() int { return s.queue.records + s.held.len() }
 
 // Complete tells that the peer's table equals this node's: the peer said so at a
 // place of the stream behind all losses.
-func (s *Sender) Complete() bool { return false }
+func (s *Sender) Complete() bool {
+	return s.active() && s.ix.trusted && s.peerComplete && s.provenSeq != 0 && s.ackedSeq >= s.provenSeq
+}
+
+func (s *Sender) active() bool { return s.connected && s.master }
+
+func (s *Sender) digests() bool { return s.features&FeatureDigests != 0 }
 
 // Connected begins a connection on which both sides said hello. Without a
 // common version nothing will be sent; see [Negotiate].
-func (s *Sender) Connected(now time.Time, local, remote Hello) {}
+func (s *Sender) Connected(now time.Time, local, remote Hello) {
+	s.Disconnected()
+	s.version, s.connected = Negotiate(local, remote)
+	s.features = local.Features & remote.Features
+	s.pass.repairAt = now
+	s.start(now)
+}
 
 // Disconnected ends the connection. What was not sent is forgotten, the index is
 // kept true.
-func (s *Sender) Disconnected() {}
+func (s *Sender) Disconnected() {
+	s.forget()
+	s.connected = false
+	s.seq, s.ackedSeq = 0, 0
+	s.digestsWanted = false
+	s.pass.wanted = BucketSet{}
+	s.lag.forget()
+}
 
 // SetRole tells whether the node is MASTER, and of which term. A loss of the
 // role silences the sender at once: a DESTROY that a dying MASTER's kernel
@@ -50,59 +123,225 @@ func (s *Sender) Disconnected() {}
 // same reason the shell reads and feeds all events that wait in the kernel before
 // it tells of a promotion: they belong to the time before. The shell tells the
 // Receiver first of a promotion, and the Sender first of a demotion.
-func (s *Sender) SetRole(now time.Time, master bool, term uint64) {}
+func (s *Sender) SetRole(now time.Time, master bool, term uint64) {
+	if s.master == master && s.term == term {
+		return
+	}
+	promoted := master && !s.master
+	s.forget()
+	s.lag.forget()
+	s.master, s.term = master, term
+	switch {
+	case !master:
+		if s.pass.state == passRunning {
+			s.ix.endPass()
+		}
+		s.pass.abandon()
+		s.pass.wanted, s.pass.trimAt = BucketSet{}, time.Time{}
+	case promoted:
+		s.pass.trimAt = now.Add(s.cfg.TrimDelay)
+		s.pass.repairAt = now
+	}
+	s.start(now)
+}
+
+// forget drops all that waits to be sent. The index takes in what was held, so that
+// it stays true; the digests then differ.
+func (s *Sender) forget() {
+	for h := s.held.oldest(); h != nil; h = s.held.oldest() {
+		s.note(h.hash, &h.record.Flow, 0)
+		s.held.remove(h.hash)
+	}
+	s.queue.clear()
+	s.barrier, s.digestsQueued = barrierNone, false
+	s.pass.interruptRepair()
+	s.lose()
+}
+
+// lose tells that the peer's table may differ from now on.
+func (s *Sender) lose() {
+	s.losses++
+	s.provenSeq, s.peerComplete = 0, false
+}
+
+// start is what the MASTER does at the beginning of a connection or a term.
+func (s *Sender) start(now time.Time) {
+	if !s.master {
+		return
+	}
+	if !s.ix.trusted {
+		s.pass.want(now)
+	} else if s.pass.regular.IsZero() {
+		s.pass.regular = now.Add(s.cfg.PassInterval)
+	}
+	s.queueDigest(now)
+	if s.digestsWanted {
+		s.queueDigests()
+	}
+}
 
 // Event takes in one report of the kernel. Nothing of e is kept but Extra and
 // Expect.
-func (s *Sender) Event(now time.Time, e *Event) {}
+func (s *Sender) Event(now time.Time, e *Event) {
+	if !s.master {
+		return
+	}
+	s.stats.Events++
+	f := &e.Flow
+	switch {
+	case e.Kind == EventExpect || e.Kind == EventExpectGone:
+		s.expectation(e.Kind, e.Expect)
+		return
+	case !f.encodable():
+		s.stats.Skipped[SkipInvalid]++
+		return
+	}
+	hash := s.ix.hash(f)
+	if e.Kind == EventDestroy {
+		s.destroy(now, hash, f)
+		return
+	}
+	h := s.held.get(hash)
+	if skip := s.skip(hash, f, h != nil); skip != SkipNone {
+		s.stats.Skipped[skip]++
+		if skip == SkipHandshake {
+			s.destroy(now, hash, f) // a successor has its tuples, its end was not heard of
+		}
+		return
+	}
+	switch {
+	case !s.connected:
+		s.note(hash, f, 0)
+	case h != nil:
+		s.stats.Coalesced++
+		merge(&h.record, e)
+		if f.Status&StatusAssured != 0 {
+			record, at := &h.record, h.at
+			s.held.remove(hash)
+			s.send(now, hash, record, at)
+		}
+	case f.Status&StatusAssured != 0:
+		s.record = Record{Kind: recordKind(e.Kind), Flow: *f}
+		s.send(now, hash, &s.record, now)
+	default:
+		if s.held.len() >= s.cfg.HoldLimit || s.held.span() >= 4*s.cfg.HoldLimit {
+			s.releaseAll(now)
+		}
+		record := s.held.add(hash, now)
+		record.Kind, record.Flow = recordKind(e.Kind), *f
+	}
+}
 
-// Overrun tells that the kernel dropped events. A pass finds what is missing. The
-// shell first reads and feeds what the kernel has still queued: until that queue
-// is empty the kernel goes on to drop.
-func (s *Sender) Overrun(now time.Time) {}
+func recordKind(k EventKind) RecordKind {
+	if k == EventNew {
+		return RecordNew
+	}
+	return RecordUpdate
+}
 
-// Receive takes in what the peer's Receiver replies: FrameAck, FrameDigestRequest
-// and FrameRepairRequest. Other frames are ignored.
-func (s *Sender) Receive(now time.Time, f *Frame) {}
+// skip judges a living flow. One that is replicated already has proved its
+// addresses.
+func (s *Sender) skip(hash uint64, f *Flow, held bool) Skip {
+	if !held && !live(s.ix.find(hash)) {
+		if skip := s.exclude.flow(f); skip != SkipNone {
+			return skip
+		}
+	}
+	return passing(f)
+}
 
-// Barrier asks the peer to confirm all events up to now; see BarrierPassed.
-func (s *Sender) Barrier(now time.Time) {}
+// destroy ends a flow. What was held only has never been told of.
+func (s *Sender) destroy(now time.Time, hash uint64, f *Flow) {
+	held := s.held.get(hash) != nil
+	s.held.remove(hash)
+	if !s.ix.remove(hash, true) {
+		if held {
+			s.stats.Unsent++
+		}
+		return
+	}
+	if s.connected {
+		s.record = Record{Kind: RecordDestroy, Unsure: now.Before(s.unsureUntil), Flow: *f}
+		s.push(now, &s.record, now)
+	}
+}
 
-// BarrierPassed tells that the peer has applied all events before the last
-// Barrier. A loss of the connection, of the role or of events undoes it.
-func (s *Sender) BarrierPassed() bool { return false }
+func (s *Sender) expectation(kind EventKind, e *Expectation) {
+	if !s.connected || s.features&FeatureExpectations == 0 || e == nil || !e.encodable() {
+		return
+	}
+	s.record = Record{Kind: RecordExpect, Expect: e}
+	if kind == EventExpectGone {
+		s.record.Kind = RecordExpectGone
+	}
+	s.append(&s.record)
+}
 
-// WantDump tells that the shell must start to read the kernel's whole table now,
-// and feed it to DumpFlows, then the expectations to DumpExpectation, then call
-// DumpDone or DumpFailed. It returns true once for each dump, which begins with
-// this call and must be ended even if the role or the connection was lost
-// meanwhile.
-func (s *Sender) WantDump(now time.Time) bool { return false }
+// note brings the index up to date.
+func (s *Sender) note(hash uint64, f *Flow, flags uint16) {
+	var old uint16
+	meta := s.ix.find(hash)
+	if live(meta) {
+		old = *meta
+	}
+	s.ix.put(hash, classOf(f, old, live(meta)), metaFresh|metaTouched|flags)
+}
 
-// WantRows tells that DumpFlows should be fed more now. While it is false the shell
-// lets Next run dry, or waits for Deadline; if it goes on for long the queue
-// overflows.
-func (s *Sender) WantRows(now time.Time) bool { return true }
+// send tells the peer of a flow.
+func (s *Sender) send(now time.Time, hash uint64, r *Record, at time.Time) {
+	s.note(hash, &r.Flow, 0)
+	s.push(now, r, at)
+}
 
-// DumpFlows takes in flows of the table, some hundred at a time. The operations
-// that it returns (OpTimeout) are for this node's own kernel; they stay valid until
-// the next call.
-func (s *Sender) DumpFlows(now time.Time, flows []Flow) []Op { return nil }
+// push queues a record of an event.
+func (s *Sender) push(now time.Time, r *Record, at time.Time) {
+	if s.full(now) {
+		return
+	}
+	c := s.append(r)
+	if last := len(c.runs) - 1; last >= 0 && c.runs[last].at.Equal(at) {
+		c.runs[last].n++
+		return
+	}
+	c.runs = append(c.runs, run{at: at, n: 1})
+}
 
-// DumpExpectation takes in one expectation.
-func (s *Sender) DumpExpectation(now time.Time, e *Expectation) {}
+// append encodes a record at the end of the queue.
+func (s *Sender) append(r *Record) *chunk {
+	c := s.queue.open(s.cfg.FrameRecords)
+	c.buf = appendRecord(c.buf, r, s.features)
+	c.records++
+	s.queue.records++
+	return c
+}
 
-// DumpDone tells that the whole table was fed.
-func (s *Sender) DumpDone(now time.Time) {}
+// full tells that the queue was full. All that waited is dropped then; a digest
+// lets the peer find out what it misses.
+func (s *Sender) full(now time.Time) bool {
+	if s.queue.records < s.cfg.QueueLimit {
+		return false
+	}
+	s.stats.Overflows++
+	s.forget()
+	s.queueDigest(now)
+	return true
+}
 
-// DumpFailed tells that the table could not be read to its end. Another dump
-// will be wanted.
-func (s *Sender) DumpFailed(now time.Time) {}
+func (s *Sender) releaseAll(now time.Time) {
+	for h := s.held.oldest(); h != nil; h = s.held.oldest() {
+		s.release(now, h)
+	}
+}
 
-// Next returns the next frame to be sent; false when there is none for now. The
-// frame stays valid until the next call.
-func (s *Sender) Next(now time.Time) (*Frame, bool) { return nil, false }
+func (s *Sender) releaseDue(now time.Time) {
+	for h := s.held.oldest(); h != nil && !now.Before(h.at.Add(s.cfg.Hold)); h = s.held.oldest() {
+		s.release(now, h)
+	}
+}
 
-// Deadline is when Next, WantDump or WantRows may have something without new
-// input; zero means never.
-func (s *Sender) Deadline() time.Time { return time.Time{} }
+func (s *Sender) release(now time.Time, h *held) {
+	record, at := &h.record, h.at
+	hash := h.hash
+	s.held.remove(hash)
+	s.send(now, hash, record, at)
+}
