@@ -283,7 +283,7 @@ func (r *Receiver) flow(record *Record) {
 func (r *Receiver) opKind(record *Record, old, class uint16, known bool) OpKind {
 	f := &record.Flow
 	switch {
-	case !known && f.Protocol == protocolTCP && r.pass.leftovers:
+	case !known && f.Protocol == protocolTCP && r.pass.leftovers > 0:
 		return OpReplace
 	case !known:
 		return OpCreate

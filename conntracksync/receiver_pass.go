@@ -5,14 +5,17 @@ import "time"
 // receiverPass is what the BACKUP does with its own kernel's table.
 type receiverPass struct {
 	pass
-	// leftovers: the kernel may hold flows that the index does not have. A pass that
-	// begins now finds them; during tells of those that came up since it began.
-	leftovers, during bool
+	// leftovers: the kernel may hold flows that the index does not have. That many
+	// passes that begin from now on will have found them; one alone may be shown a
+	// table that changes only in part. during tells of those that came up since the
+	// pass began.
+	leftovers int
+	during    bool
 	// filling: the index does not know the table yet, and takes it in.
 	filling bool
 }
 
-func (p *receiverPass) leave() { p.leftovers, p.during = true, true }
+func (p *receiverPass) leave() { p.leftovers, p.during = 2, true }
 
 // leftover wants a pass that takes out of the kernel what has left the index.
 func (r *Receiver) leftover(now time.Time) {
@@ -153,7 +156,9 @@ func (r *Receiver) DumpDone(now time.Time) Output {
 	r.ix.endPass()
 	r.ix.filled = true
 	r.ix.trusted = !r.pass.overrun
-	r.pass.leftovers = r.pass.during
+	if !r.pass.during {
+		r.pass.leftovers = max(r.pass.leftovers-1, 0)
+	}
 	r.pass.finish(now)
 	switch {
 	case r.pass.overrun:
