@@ -23,11 +23,9 @@ func newBackup(cfg ReceiverConfig) *Receiver {
 	r := NewReceiver(cfg, NewIndex(testKey()))
 	r.SetRole(epoch, false, 3)
 	r.Connected(epoch, hello2(), hello2())
-	for range 2 {
-		r.WantDump(epoch)
-		r.DumpDone(epoch)
-		r.pass.state, r.pass.leftovers = passIdle, 0
-	}
+	r.WantDump(epoch)
+	r.DumpDone(epoch)
+	r.pass.leftovers, r.repair = 0, repair{}
 	return r
 }
 
