@@ -281,6 +281,7 @@ func (n *pairNode) confirm(seq uint64, complete bool) {
 				if complete {
 					n.acked[r.Flow.Key] = r.Flow.Reply
 				}
+			case RecordGone, RecordKeep, RecordExpect, RecordExpectGone:
 			}
 		}
 		n.unconfirmed = n.unconfirmed[1:]

@@ -124,11 +124,6 @@ func (h *hold) len() int { return len(h.index) }
 // span is len and what was removed out of order.
 func (h *hold) span() int { return len(h.flows) - h.head }
 
-func (h *hold) clear() {
-	h.flows, h.head = h.flows[:0], 0
-	clear(h.index)
-}
-
 // add returns the place of a flow that is not held yet.
 func (h *hold) add(hash uint64, at time.Time) *Record {
 	h.compact()

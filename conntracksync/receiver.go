@@ -215,6 +215,7 @@ func (r *Receiver) record(now time.Time, record *Record) {
 	case RecordNew, RecordUpdate, RecordRefresh:
 		if record.Kind == RecordRefresh {
 			r.repair.received++
+			r.repair.since = now
 		}
 		if r.exclude.flow(&record.Flow) != SkipNone {
 			r.stats.IgnoredAddress++

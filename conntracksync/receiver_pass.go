@@ -11,6 +11,9 @@ type receiverPass struct {
 	// pass began.
 	leftovers int
 	during    bool
+	// patient: the next pass that meets a difference leaves what it finds strange to
+	// the repair; one that comes before the repair does not wait any more.
+	patient, deferred bool
 	// filling: the index does not know the table yet, and takes it in.
 	filling bool
 }
@@ -125,6 +128,9 @@ func (r *Receiver) strange(now time.Time, hash uint64, f *Flow) {
 		}
 	case p.state == repairAsked, p.state != repairIdle && p.set.has(bucketOf(hash)):
 		r.leftover(now)
+	case !r.equal && r.connected && r.pass.patient:
+		r.pass.deferred = true
+		r.leftover(now.Add(passAgain))
 	default:
 		r.stats.Swept++
 		r.ops = append(r.ops, Op{Kind: OpSweep, Flow: *f})
@@ -160,6 +166,9 @@ func (r *Receiver) DumpDone(now time.Time) Output {
 		r.pass.leftovers = max(r.pass.leftovers-1, 0)
 	}
 	r.pass.finish(now)
+	if r.pass.deferred {
+		r.pass.patient, r.pass.deferred = false, false
+	}
 	switch {
 	case r.pass.overrun:
 		r.pass.want(now)

@@ -17,7 +17,7 @@ const (
 // repair is how the BACKUP finds out and gets what it misses.
 type repair struct {
 	state repairState
-	// since is when the state was entered.
+	// since is when the state was entered, or the last flow of the repair came.
 	since time.Time
 	// open: set is being repaired, received counts the refreshing records.
 	open     bool
@@ -75,7 +75,7 @@ func (r *Receiver) digest(now time.Time, d Digest) {
 
 // agree tells that the table is the MASTER's at this place of the stream.
 func (r *Receiver) agree() {
-	r.equal = true
+	r.equal, r.pass.patient = true, true
 	r.repair.repaired, r.repair.backoff, r.repair.after = false, 0, time.Time{}
 }
 

@@ -190,6 +190,7 @@ func (s *Sender) Event(now time.Time, e *Event) {
 	f := &e.Flow
 	switch {
 	case e.Kind == EventExpect || e.Kind == EventExpectGone:
+		s.releaseAll(now) // its master may be held
 		s.expectation(e.Kind, e.Expect)
 		return
 	case !f.encodable():
@@ -221,6 +222,9 @@ func (s *Sender) Event(now time.Time, e *Event) {
 			s.send(now, hash, record, at)
 		}
 	case f.Status&StatusAssured != 0:
+		if f.Extra != nil && f.Extra.HasMaster {
+			s.releaseAll(now)
+		}
 		s.record = Record{Kind: recordKind(e.Kind), Flow: *f}
 		s.send(now, hash, &s.record, now)
 	default:
@@ -269,6 +273,9 @@ func (s *Sender) destroy(now time.Time, hash uint64, f *Flow) {
 func (s *Sender) expectation(kind EventKind, e *Expectation) {
 	if !s.connected || s.features&FeatureExpectations == 0 || e == nil || !e.encodable() {
 		return
+	}
+	if s.queue.records >= s.cfg.QueueLimit {
+		return // passes tell of all that are there
 	}
 	s.record = Record{Kind: RecordExpect, Expect: e}
 	if kind == EventExpectGone {

@@ -293,7 +293,9 @@ func TestSenderRepair(t *testing.T) {
 	frames := drain(s, now)
 	f := natFlow(2)
 	want := []Record{
-		{Kind: RecordRefresh, Flow: natFlow(1)}, {Kind: RecordRefresh, Flow: natFlow(20)}, {Kind: RecordRefresh, Flow: child},
+		{Kind: RecordRefresh, Flow: natFlow(1)},
+		{Kind: RecordRefresh, Flow: natFlow(20)},
+		{Kind: RecordRefresh, Flow: child},
 		{Kind: RecordKeep, Hash: s.ix.hash(&f)},
 	}
 	if len(frames) != 4 || frames[0].Type != FrameRepairBegin || frames[2].Type != FrameRepairEnd || frames[3].Type != FrameDigest {
@@ -488,26 +490,23 @@ func TestSenderExpectations(t *testing.T) {
 	}
 }
 
-func TestHoldSurvivesRemovals(t *testing.T) {
-	h := newHold()
-	for i := range uint64(5000) {
-		h.add(i, epoch)
+// TestSenderMastersGoFirst: an assured child, and an expectation, do not overtake
+// their master in the hold.
+func TestSenderMastersGoFirst(t *testing.T) {
+	s := newMaster(SenderConfig{})
+	master := unassured(natFlow(20))
+	child := natFlow(21)
+	child.Extra = &Extra{Master: master.Key, HasMaster: true}
+	s.feed(epoch, EventNew, master, child)
+	s.feed(epoch, EventNew, unassured(natFlow(30)))
+	s.Event(epoch, &Event{Kind: EventExpect, Expect: expectation()})
+	want := []Record{
+		{Kind: RecordNew, Flow: master},
+		{Kind: RecordNew, Flow: child},
+		{Kind: RecordNew, Flow: unassured(natFlow(30))},
+		{Kind: RecordExpect, Expect: expectation()},
 	}
-	for i := range uint64(5000) {
-		if i%7 != 0 {
-			h.remove(i)
-		}
-	}
-	for i := uint64(0); i < 5000; i += 7 {
-		o := h.oldest()
-		if o == nil || o.hash != i || h.get(i) != o {
-			t.Fatalf("at %d: %+v", i, o)
-		}
-		h.remove(i)
-		h.add(i+10_000, epoch)
-		h.remove(i + 10_000)
-	}
-	if h.len() != 0 || h.oldest() != nil || h.span() != 0 {
-		t.Errorf("left: %d, span %d", h.len(), h.span())
+	if diff := cmp.Diff(want, records(s, epoch), compareFrames); diff != "" {
+		t.Error(diff)
 	}
 }
