@@ -137,11 +137,22 @@ type pairNode struct {
 	// unconfirmed the frames it did not yet confirm.
 	acked       map[Key]Tuple
 	unconfirmed []Frame
+	// told is the last record about each flow, buried are those whose end the peer
+	// confirmed.
+	told   map[identified]uint64
+	buried map[identified]bool
+}
+
+// identified is one flow, whatever else has its key.
+type identified struct {
+	key   Key
+	reply Tuple
 }
 
 // pair is two nodes and the connection between them.
 type pair struct {
 	t         *testing.T
+	seed      uint64
 	rng       *rand.Rand
 	now       time.Time
 	node      [2]*pairNode
@@ -153,7 +164,7 @@ type pair struct {
 
 func newPair(t *testing.T, seed uint64) *pair {
 	p := &pair{
-		t: t, rng: rand.New(rand.NewPCG(seed, 7)), now: time.Unix(1_000_000, 0), term: 1,
+		t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 7)), now: time.Unix(1_000_000, 0), term: 1,
 		features: [2]uint64{Features, Features},
 	}
 	for i := range p.node {
@@ -177,6 +188,7 @@ func (p *pair) restart(i int) {
 	n := p.node[i]
 	n.index = NewIndex(testKey())
 	n.acked, n.unconfirmed, n.dumping = make(map[Key]Tuple), nil, false
+	n.told, n.buried = make(map[identified]uint64), make(map[identified]bool)
 	n.kernel.rows, n.kernel.todo, n.kernel.events = nil, nil, nil
 	n.sender = NewSender(SenderConfig{
 		Exclude: ownAddresses(), ExcludeNetworks: excludedNetworks(),
@@ -202,6 +214,8 @@ func (p *pair) disconnect() {
 	p.connected = false
 	for _, n := range p.node {
 		n.inbox, n.unconfirmed = nil, nil
+		clear(n.told)
+		clear(n.buried)
 		n.sender.Disconnected()
 		n.receiver.Disconnected()
 	}
@@ -224,6 +238,8 @@ func (p *pair) setRole(i int, master bool) {
 		n.kernel.stale[key] = true
 	}
 	clear(n.acked)
+	clear(n.told)
+	clear(n.buried)
 	n.sender.SetRole(p.now, false, p.term)
 	p.output(i, n.receiver.SetRole(p.now, false, p.term))
 }
@@ -277,7 +293,11 @@ func (n *pairNode) confirm(seq uint64, complete bool) {
 			switch r.Kind {
 			case RecordDestroy:
 				delete(n.acked, r.Flow.Key)
+				if id := (identified{r.Flow.Key, r.Flow.Reply}); n.told[id] == n.unconfirmed[0].Seq {
+					n.buried[id] = true
+				}
 			case RecordNew, RecordUpdate, RecordRefresh:
+				delete(n.buried, identified{r.Flow.Key, r.Flow.Reply})
 				if complete {
 					n.acked[r.Flow.Key] = r.Flow.Reply
 				}
@@ -400,6 +420,13 @@ func (p *pair) emit(i int) bool {
 		p.t.Fatal(err)
 	}
 	n.unconfirmed = append(n.unconfirmed, sent)
+	for _, r := range sent.Records {
+		id := identified{r.Flow.Key, r.Flow.Reply}
+		n.told[id] = sent.Seq
+		if r.Kind != RecordDestroy {
+			delete(n.buried, id)
+		}
+	}
 	p.send(i, f)
 	return true
 }

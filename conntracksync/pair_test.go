@@ -116,17 +116,22 @@ func (p *pair) takeover() {
 }
 
 // checkAcked: what the BACKUP has acknowledged and the MASTER still has is in
-// the BACKUP's kernel.
+// the BACKUP's kernel, and what it has acknowledged as ended is not.
 func (p *pair) checkAcked(master int) {
 	m, b := p.node[master], p.node[1-master]
 	if !m.sender.Complete() || !b.receiver.Complete() {
 		return // then the table is not what a takeover may rely on
 	}
+	for id := range m.buried {
+		if got, ok := b.kernel.table[id.key]; ok && got.Reply == id.reply && b.receiver.pass.leftovers == 0 {
+			p.t.Fatalf("seed %d: raised from the dead: %+v", p.seed, id)
+		}
+	}
 	for key, reply := range m.acked {
 		f, alive := m.kernel.table[key]
 		alive = alive && f.Reply == reply
 		if got := b.kernel.table[key]; alive && got.Reply != reply && p.replicated(master, f) {
-			p.t.Fatalf("acknowledged flow is lost: %+v", key)
+			p.t.Fatalf("seed %d: acknowledged flow is lost: %+v", p.seed, key)
 		}
 	}
 }
@@ -171,6 +176,9 @@ func (p *pair) checkEqual(when string) {
 func (p *pair) chaos(steps int) {
 	for range steps {
 		m, b := p.master(), 1-p.master()
+		if p.rng.IntN(50) == 0 {
+			p.checkAcked(m)
+		}
 		switch r := p.rng.IntN(1000); {
 		case r < 4:
 			p.toggleConnection()
@@ -235,7 +243,7 @@ func (p *pair) restartNode(i int) {
 const quiet = 150 * time.Second
 
 func TestPairConverges(t *testing.T) {
-	seeds := uint64(100)
+	seeds := uint64(150)
 	if testing.Short() {
 		seeds = 20
 	}

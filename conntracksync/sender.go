@@ -205,9 +205,6 @@ func (s *Sender) Event(now time.Time, e *Event) {
 	h := s.held.get(hash)
 	if skip := s.skip(hash, f, h != nil); skip != SkipNone {
 		s.stats.Skipped[skip]++
-		if skip == SkipHandshake {
-			s.destroy(now, hash, f) // a successor has its tuples, its end was not heard of
-		}
 		return
 	}
 	switch {

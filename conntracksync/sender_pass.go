@@ -173,7 +173,9 @@ func (s *Sender) row(now time.Time, f *Flow) {
 func (s *Sender) skippedRow(now time.Time, hash uint64, f *Flow, meta *uint16, skip Skip) {
 	switch skip {
 	case SkipHandshake:
-		s.destroy(now, hash, f) // a successor has its tuples
+		// A successor has its tuples. An event could not tell: it may be older than
+		// what a row told before.
+		s.destroy(now, hash, f)
 	case SkipClash, SkipDying:
 		// Its end is about to be reported.
 		*meta |= metaSeen
