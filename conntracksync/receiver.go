@@ -317,7 +317,7 @@ const tcpBeLiberal = 0x08
 // inject gives the flow the form in which the BACKUP's kernel takes it. No packet
 // renews its time-out there.
 func (r *Receiver) inject(f *Flow, kind OpKind) {
-	f.Status &^= StatusExpected | StatusDying | StatusFixedTimeout
+	f.Status &^= StatusDying | StatusFixedTimeout
 	if f.Protocol == protocolTCP && !f.HasTCP && kind != OpUpdate {
 		f.HasTCP = true
 		f.TCP = TCPInfo{State: TCPEstablished, FlagsOriginal: tcpBeLiberal, FlagsReply: tcpBeLiberal}

@@ -104,14 +104,16 @@ func (r *Receiver) renew(meta *uint16, f *Flow) {
 	}
 }
 
-// extend gives a flow time until well after the next passes.
+// extend gives a flow time until well after the next passes. A time-out that is
+// fixed cannot be changed; that of GRE the writer itself has fixed, and knows how.
 func (r *Receiver) extend(f *Flow) {
 	floor := r.floor()
-	if f.Timeout >= floor/2 || f.Status&StatusFixedTimeout != 0 {
+	if f.Timeout >= floor/2 || f.Status&StatusFixedTimeout != 0 && f.Protocol != protocolGRE {
 		return
 	}
 	r.stats.Extended++
-	r.ops = append(r.ops, Op{Kind: OpTimeout, Flow: Flow{Key: f.Key, Reply: f.Reply, Timeout: floor}})
+	r.ops = append(r.ops, Op{Kind: OpTimeout, Flow: *f})
+	r.ops[len(r.ops)-1].Flow.Timeout = floor
 }
 
 // strange handles a flow that the index does not have. One that was there when this

@@ -310,7 +310,7 @@ func TestInjectedState(t *testing.T) {
 	f.Status |= StatusExpected | StatusDying | StatusFixedTimeout
 	s := newStream(t, ReceiverConfig{})
 	got := s.records(Record{Kind: RecordUpdate, Flow: f})[0].Flow
-	if got.TCP.State != TCPEstablished || got.TCP.FlagsReply != tcpBeLiberal || got.Status != natFlow(1).Status {
+	if got.TCP.State != TCPEstablished || got.TCP.FlagsReply != tcpBeLiberal || got.Status != natFlow(1).Status|StatusExpected {
 		t.Errorf("assured: %+v", got)
 	}
 	if got := s.records(Record{Kind: RecordUpdate, Flow: f})[0]; got.Kind != OpUpdate || got.Flow.HasTCP {

@@ -236,7 +236,8 @@ func (s *Sender) trim(f *Flow) {
 	if normal := s.cfg.Timeouts.normal(f); f.Timeout > normal {
 		s.pass.trimmed++
 		s.stats.Trimmed++
-		s.pass.ops = append(s.pass.ops, Op{Kind: OpTimeout, Flow: Flow{Key: f.Key, Reply: f.Reply, Timeout: normal}})
+		s.pass.ops = append(s.pass.ops, Op{Kind: OpTimeout, Flow: *f})
+		s.pass.ops[len(s.pass.ops)-1].Flow.Timeout = normal
 	}
 }
 

@@ -367,7 +367,7 @@ func TestSenderTrims(t *testing.T) {
 		t.Fatal("no pass after the promotion")
 	}
 	ops := s.DumpFlows(now, []Flow{long, udpFlow(2), natFlow(3), fixed})
-	want := []Op{{Kind: OpTimeout, Flow: Flow{Key: long.Key, Reply: long.Reply, Timeout: 30}}}
+	want := []Op{{Kind: OpTimeout, Flow: udpFlow(1)}}
 	if diff := cmp.Diff(want, ops, compareFrames); diff != "" {
 		t.Error(diff)
 	}
