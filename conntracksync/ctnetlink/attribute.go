@@ -1,10 +1,6 @@
 package ctnetlink
 
-import (
-	"encoding/binary"
-
-	"golang.org/x/sys/unix"
-)
+import "golang.org/x/sys/unix"
 
 // Message types of the conntrack subsystem (IPCTNL_MSG_CT_*).
 const (
@@ -18,17 +14,62 @@ const (
 	statsEntries = 1
 )
 
+// Message types of the expectations' subsystem (IPCTNL_MSG_EXP_*).
+const (
+	expectSubsystem     = unix.NFNL_SUBSYS_CTNETLINK_EXP << 8
+	messageExpectNew    = expectSubsystem
+	messageExpectGet    = expectSubsystem | 1
+	messageExpectDelete = expectSubsystem | 2
+)
+
 // Top-level attributes (CTA_*, linux/netfilter/nfnetlink_conntrack.h).
 const (
-	attrTupleOrig  = 1
-	attrTupleReply = 2
-	attrStatus     = 3
-	attrProtoInfo  = 4
-	attrNATSource  = 6
-	attrTimeout    = 7
-	attrMark       = 8
-	attrNATDest    = 13
-	attrZone       = 18
+	attrTupleOrig   = 1
+	attrTupleReply  = 2
+	attrStatus      = 3
+	attrProtoInfo   = 4
+	attrHelp        = 5
+	attrNATSource   = 6
+	attrTimeout     = 7
+	attrMark        = 8
+	attrID          = 12
+	attrNATDest     = 13
+	attrTupleMaster = 14
+	attrAdjustOrig  = 15
+	attrAdjustReply = 16
+	attrZone        = 18
+	attrLabels      = 22
+	attrSynproxy    = 24
+)
+
+// Children of CTA_HELP, CTA_SEQ_ADJ_* and CTA_SYNPROXY.
+const (
+	helpName = 1
+
+	adjustPosition = 1
+	adjustBefore   = 2
+	adjustAfter    = 3
+
+	synproxySequence  = 1
+	synproxyTimestamp = 2
+	synproxyOffset    = 3
+)
+
+// Attributes of an expectation (CTA_EXPECT_*, CTA_EXPECT_NAT_*).
+const (
+	expectMaster   = 1
+	expectTuple    = 2
+	expectMask     = 3
+	expectTimeout  = 4
+	expectHelpName = 6
+	expectZone     = 7
+	expectFlags    = 8
+	expectClass    = 9
+	expectNAT      = 10
+	expectFunction = 11
+
+	expectNATDirection = 1
+	expectNATTuple     = 2
 )
 
 // Children of a tuple (CTA_TUPLE_*, CTA_IP_*, CTA_PROTO_*).
@@ -55,13 +96,18 @@ const (
 
 // Children of the protocol information (CTA_PROTOINFO_*).
 const (
-	protoInfoTCP = 1
+	protoInfoTCP  = 1
+	protoInfoSCTP = 3
 
 	tcpState         = 1
 	tcpScaleOriginal = 2
 	tcpScaleReply    = 3
 	tcpFlagsOriginal = 4
 	tcpFlagsReply    = 5
+
+	sctpState       = 1
+	sctpTagOriginal = 2
+	sctpTagReply    = 3
 )
 
 // Children of a NAT attribute (CTA_NAT_*, CTA_PROTONAT_*).
@@ -73,121 +119,3 @@ const (
 	natPortMin = 1
 	natPortMax = 2
 )
-
-const (
-	attrHeaderLength    = 4
-	nfgenLength         = 4
-	messageHeaderLength = unix.NLMSG_HDRLEN
-	// attrTypeMask strips NLA_F_NESTED and NLA_F_NET_BYTEORDER.
-	attrTypeMask = 0x3fff
-	attrNested   = unix.NLA_F_NESTED
-)
-
-func align(n int) int { return (n + 3) &^ 3 }
-
-// attribute is one netlink attribute within a message.
-type attribute struct {
-	kind uint16
-	data []byte
-}
-
-// attributes walks the attributes of b. A type occurs at most once: the kernel
-// sends none twice, and a second one would leave open which of them counts.
-type attributes struct {
-	rest []byte
-	seen uint64
-}
-
-// next returns the next attribute; ok is false at the end and on an error.
-func (a *attributes) next() (at attribute, ok bool, err error) {
-	if len(a.rest) == 0 {
-		return attribute{}, false, nil
-	}
-	if len(a.rest) < attrHeaderLength {
-		return attribute{}, false, ReasonTruncated
-	}
-	length := int(binary.NativeEndian.Uint16(a.rest))
-	kind := binary.NativeEndian.Uint16(a.rest[2:]) & attrTypeMask
-	if length < attrHeaderLength || length > len(a.rest) {
-		return attribute{}, false, ReasonTruncated
-	}
-	if kind < 64 {
-		bit := uint64(1) << kind
-		if a.seen&bit != 0 {
-			return attribute{}, false, ReasonDuplicate
-		}
-		a.seen |= bit
-	}
-	at = attribute{kind: kind, data: a.rest[attrHeaderLength:length]}
-	a.rest = a.rest[min(align(length), len(a.rest)):]
-	return at, true, nil
-}
-
-func (at attribute) uint8(v *uint8) error {
-	if len(at.data) != 1 {
-		return ReasonLength
-	}
-	*v = at.data[0]
-	return nil
-}
-
-func (at attribute) uint16(v *uint16) error {
-	if len(at.data) != 2 {
-		return ReasonLength
-	}
-	*v = binary.BigEndian.Uint16(at.data)
-	return nil
-}
-
-func (at attribute) uint32(v *uint32) error {
-	if len(at.data) != 4 {
-		return ReasonLength
-	}
-	*v = binary.BigEndian.Uint32(at.data)
-	return nil
-}
-
-// message is one netlink message within a datagram.
-type message struct {
-	kind     uint16
-	flags    uint16
-	sequence uint32
-	payload  []byte
-}
-
-// nextMessage splits the first message off b. ok is false when b holds none.
-func nextMessage(b []byte) (m message, rest []byte, ok bool) {
-	if len(b) < messageHeaderLength {
-		return message{}, nil, false
-	}
-	length := int(binary.NativeEndian.Uint32(b))
-	if length < messageHeaderLength || length > len(b) {
-		return message{}, nil, false
-	}
-	m = message{
-		kind:     binary.NativeEndian.Uint16(b[4:]),
-		flags:    binary.NativeEndian.Uint16(b[6:]),
-		sequence: binary.NativeEndian.Uint32(b[8:]),
-		payload:  b[messageHeaderLength:length],
-	}
-	return m, b[min(align(length), len(b)):], true
-}
-
-// appendRequest appends a request that has no attributes.
-func appendRequest(b []byte, kind, flags uint16, sequence uint32) []byte {
-	b = binary.NativeEndian.AppendUint32(b, messageHeaderLength+nfgenLength)
-	b = binary.NativeEndian.AppendUint16(b, kind)
-	b = binary.NativeEndian.AppendUint16(b, unix.NLM_F_REQUEST|flags)
-	b = binary.NativeEndian.AppendUint32(b, sequence)
-	return append(b, 0, 0, 0, 0, unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, 0)
-}
-
-// errno returns the error number that an NLMSG_ERROR or NLMSG_DONE message
-// carries; 0 is success.
-func (m message) errno() unix.Errno {
-	if len(m.payload) < 4 {
-		return 0
-	}
-	code := int32(binary.NativeEndian.Uint32(m.payload))
-	return unix.Errno(-code)
-}

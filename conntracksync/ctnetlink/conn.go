@@ -7,6 +7,8 @@ type Config struct {
 	// ReceiveBuffer is the size of the listener's receive buffer in bytes; 0 is
 	// [DefaultReceiveBuffer].
 	ReceiveBuffer int
+	// Expectations has the listener report what helpers expect, too.
+	Expectations bool
 }
 
 // Conn is a [Writer], a [Reader] and a [Listener] of one network namespace. The
@@ -28,7 +30,9 @@ func Open(cfg Config) (*Conn, error) {
 	if err != nil {
 		return nil, errors.Join(err, w.Close())
 	}
-	l, err := Listen(ListenerConfig{ReceiveBuffer: cfg.ReceiveBuffer, IgnorePortID: w.PortID()})
+	l, err := Listen(ListenerConfig{
+		ReceiveBuffer: cfg.ReceiveBuffer, IgnorePortID: w.PortID(), Expectations: cfg.Expectations,
+	})
 	if err != nil {
 		return nil, errors.Join(err, r.Close(), w.Close())
 	}

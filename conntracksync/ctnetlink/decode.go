@@ -1,10 +1,6 @@
 package ctnetlink
 
 import (
-	"net/netip"
-
-	"golang.org/x/sys/unix"
-
 	"tandem/conntracksync"
 )
 
@@ -96,6 +92,10 @@ func decode(msg []byte, flow *conntracksync.Flow) error {
 	if flow.Original.Source.Is4() != flow.Reply.Source.Is4() || flow.Protocol != replyProtocol {
 		return ReasonFamily
 	}
+	if flow.Extra != nil && flow.Extra.HasMaster {
+		// The kernel looks for the master in the zone of its child and reports none.
+		flow.Extra.Master.Zone = flow.Zone
+	}
 	return nil
 }
 
@@ -115,186 +115,25 @@ func decodeTop(at attribute, flow *conntracksync.Flow, replyProtocol *uint8) err
 		return at.uint16(&flow.Zone)
 	case attrProtoInfo:
 		return decodeProtoInfo(at.data, flow)
+	case attrHelp, attrTupleMaster, attrAdjustOrig, attrAdjustReply, attrLabels, attrSynproxy:
+		return decodeExtra(at, flow)
 	}
 	return nil
 }
 
-func decodeTuple(b []byte, t *conntracksync.Tuple, protocol *uint8) error {
-	walk := attributes{rest: b}
+// entryID returns the number that the kernel gave to the entry which msg is about.
+func entryID(msg []byte) (id uint32, ok bool) {
+	if len(msg) < nfgenLength {
+		return 0, false
+	}
+	walk := attributes{rest: msg[nfgenLength:]}
 	for {
-		at, ok, err := walk.next()
-		if err != nil {
-			return err
+		at, more, err := walk.next()
+		if err != nil || !more {
+			return 0, false
 		}
-		if !ok {
-			break
-		}
-		switch at.kind {
-		case tupleIP:
-			err = decodeAddresses(at.data, t)
-		case tupleProto:
-			err = decodePorts(at.data, t, protocol)
-		case tupleZone:
-			err = ReasonZone
-		}
-		if err != nil {
-			return err
+		if at.kind == attrID {
+			return id, at.uint32(&id) == nil
 		}
 	}
-	if walk.seen&(1<<tupleIP|1<<tupleProto) != 1<<tupleIP|1<<tupleProto {
-		return ReasonTuple
-	}
-	return nil
-}
-
-func decodeAddresses(b []byte, t *conntracksync.Tuple) error {
-	walk := attributes{rest: b}
-	for {
-		at, ok, err := walk.next()
-		if err != nil {
-			return err
-		}
-		if !ok {
-			break
-		}
-		switch at.kind {
-		case ipv4Source:
-			err = at.ipv4(&t.Source)
-		case ipv4Dest:
-			err = at.ipv4(&t.Destination)
-		case ipv6Source:
-			err = at.ipv6(&t.Source)
-		case ipv6Dest:
-			err = at.ipv6(&t.Destination)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	switch walk.seen & (1<<ipv4Source | 1<<ipv4Dest | 1<<ipv6Source | 1<<ipv6Dest) {
-	case 1<<ipv4Source | 1<<ipv4Dest, 1<<ipv6Source | 1<<ipv6Dest:
-		return nil
-	case 0, 1 << ipv4Source, 1 << ipv4Dest, 1 << ipv6Source, 1 << ipv6Dest:
-		return ReasonTuple
-	}
-	return ReasonFamily
-}
-
-func (at attribute) ipv4(a *netip.Addr) error {
-	if len(at.data) != 4 {
-		return ReasonLength
-	}
-	*a = netip.AddrFrom4([4]byte(at.data))
-	return nil
-}
-
-func (at attribute) ipv6(a *netip.Addr) error {
-	if len(at.data) != 16 {
-		return ReasonLength
-	}
-	*a = netip.AddrFrom16([16]byte(at.data))
-	return nil
-}
-
-// decodePorts reads a CTA_TUPLE_PROTO. The number of the protocol need not come
-// first, so what the other attributes mean is settled at the end.
-func decodePorts(b []byte, t *conntracksync.Tuple, protocol *uint8) error {
-	var source, dest, id uint16
-	var kind, code uint8
-	walk := attributes{rest: b}
-	for {
-		at, ok, err := walk.next()
-		if err != nil {
-			return err
-		}
-		if !ok {
-			break
-		}
-		switch at.kind {
-		case protoNumber:
-			err = at.uint8(protocol)
-		case protoSourcePort:
-			err = at.uint16(&source)
-		case protoDestPort:
-			err = at.uint16(&dest)
-		case protoICMPID, protoICMPv6ID:
-			err = at.uint16(&id)
-		case protoICMPType, protoICMPv6Type:
-			err = at.uint8(&kind)
-		case protoICMPCode, protoICMPv6Code:
-			err = at.uint8(&code)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	if walk.seen&(1<<protoNumber) == 0 {
-		return ReasonTuple
-	}
-	t.SourcePort, t.DestinationPort = source, dest
-	if isICMP(*protocol) {
-		t.SourcePort, t.DestinationPort = id, uint16(kind)<<8|uint16(code)
-	}
-	return nil
-}
-
-// decodeProtoInfo reads CTA_PROTOINFO. Only TCP's is of use: SCTP's tags have no
-// place in a Flow.
-func decodeProtoInfo(b []byte, flow *conntracksync.Flow) error {
-	walk := attributes{rest: b}
-	for {
-		at, ok, err := walk.next()
-		if err != nil || !ok {
-			return err
-		}
-		if at.kind != protoInfoTCP {
-			continue
-		}
-		if err := decodeTCP(at.data, flow); err != nil {
-			return err
-		}
-	}
-}
-
-func decodeTCP(b []byte, flow *conntracksync.Flow) error {
-	walk := attributes{rest: b}
-	for {
-		at, ok, err := walk.next()
-		if err != nil {
-			return err
-		}
-		if !ok {
-			break
-		}
-		switch at.kind {
-		case tcpState:
-			err = at.uint8((*uint8)(&flow.TCP.State))
-		case tcpScaleOriginal:
-			err = at.uint8(&flow.TCP.ScaleOriginal)
-		case tcpScaleReply:
-			err = at.uint8(&flow.TCP.ScaleReply)
-		case tcpFlagsOriginal:
-			err = at.tcpFlags(&flow.TCP.FlagsOriginal)
-		case tcpFlagsReply:
-			err = at.tcpFlags(&flow.TCP.FlagsReply)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	flow.HasTCP = walk.seen&(1<<tcpState) != 0
-	return nil
-}
-
-// tcpFlags reads struct nf_ct_tcp_flags: the flags, then a mask that reports leave 0.
-func (at attribute) tcpFlags(v *uint8) error {
-	if len(at.data) != 2 {
-		return ReasonLength
-	}
-	*v = at.data[0]
-	return nil
-}
-
-func isICMP(protocol uint8) bool {
-	return protocol == unix.IPPROTO_ICMP || protocol == unix.IPPROTO_ICMPV6
 }

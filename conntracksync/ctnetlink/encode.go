@@ -68,7 +68,9 @@ func (e *encoder) acknowledge() {
 // is the plain inverse of the original: the kernel sets IPS_SRC_NAT and
 // IPS_DST_NAT, without which it translates nothing, only when applying the NAT
 // attributes changes the reply tuple.
-func (e *encoder) create(f *conntracksync.Flow, sequence uint32) {
+//
+// without leaves out what this kernel refused before.
+func (e *encoder) create(f *conntracksync.Flow, without stripped, sequence uint32) {
 	e.begin(messageNew, unix.NLM_F_CREATE|unix.NLM_F_EXCL, sequence, &f.Key)
 	e.tuple(attrTupleOrig, f.Original, f.Protocol)
 	e.tuple(attrTupleReply, inverse(f.Original, f.Protocol), f.Protocol)
@@ -80,29 +82,56 @@ func (e *encoder) create(f *conntracksync.Flow, sequence uint32) {
 	if f.Protocol == unix.IPPROTO_TCP {
 		e.tcp(createTCP(f))
 	}
+	if f.Extra != nil {
+		e.extraAtCreation(f.Extra, without)
+		e.extra(f.Extra, f.Protocol, without)
+	}
 	e.end()
 }
 
 // update encodes IPCTNL_MSG_CT_NEW for a flow that is there. NAT attributes would
 // have it refused with EOPNOTSUPP.
-func (e *encoder) update(f *conntracksync.Flow, sequence uint32, withStatus bool) {
+func (e *encoder) update(f *conntracksync.Flow, without stripped, sequence uint32) {
 	e.begin(messageNew, 0, sequence, &f.Key)
 	e.tuple(attrTupleOrig, f.Original, f.Protocol)
 	e.zone(f.Zone)
 	e.uint32(attrTimeout, timeout(f))
-	if withStatus {
-		e.uint32(attrStatus, uint32(f.Status&statusWritable|conntracksync.StatusConfirmed))
+	if without&strippedStatus == 0 {
+		// An update may not change EXPECTED, neither of those that have it.
+		const expected = conntracksync.StatusExpected
+		e.uint32(attrStatus, uint32(f.Status&(statusWritable|expected)|conntracksync.StatusConfirmed))
 	}
 	e.uint32(attrMark, f.Mark)
 	if hasState(f) {
 		e.tcp(f.TCP)
 	}
+	if f.Extra != nil {
+		e.extra(f.Extra, f.Protocol, without)
+	}
+	e.end()
+}
+
+// timeout encodes a change of nothing but the time-out.
+func (e *encoder) timeout(f *conntracksync.Flow, sequence uint32) {
+	e.begin(messageNew, 0, sequence, &f.Key)
+	e.tuple(attrTupleOrig, f.Original, f.Protocol)
+	e.zone(f.Zone)
+	e.uint32(attrTimeout, timeout(f))
 	e.end()
 }
 
 // remove encodes a deletion by the original tuple.
 func (e *encoder) remove(k *conntracksync.Key, sequence uint32) {
 	e.byTuple(messageDelete, attrTupleOrig, k.Original, k, sequence)
+}
+
+// removeID encodes a deletion of the one entry that a get has found.
+func (e *encoder) removeID(k *conntracksync.Key, id, sequence uint32) {
+	e.begin(messageDelete, 0, sequence, k)
+	e.tuple(attrTupleOrig, k.Original, k.Protocol)
+	e.zone(k.Zone)
+	e.uint32(attrID, id)
+	e.end()
 }
 
 // evict encodes a deletion of whatever flow holds f's reply tuple.

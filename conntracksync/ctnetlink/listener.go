@@ -26,12 +26,15 @@ type ListenerConfig struct {
 	// IgnorePortID is the netlink port whose changes are not reported, usually
 	// [Writer.PortID]; 0 ignores nobody, for 0 is the packet path itself.
 	IgnorePortID uint32
+	// Expectations has what helpers expect reported, too.
+	Expectations bool
 }
 
 // Listener receives the kernel's conntrack events. Receive is for one goroutine;
-// Close and Drops are safe beside it.
+// the other methods are safe beside it.
 type Listener struct {
-	s *socket
+	s            *socket
+	expectations bool
 	// rest is what the last datagram held beyond the caller's slice.
 	rest []byte
 
@@ -42,14 +45,14 @@ type Listener struct {
 // Listen opens a listener in the current network namespace. A caller that needs the
 // flows that are there already calls [Reader.Dump] afterwards, so that none is missed.
 func Listen(cfg ListenerConfig) (*Listener, error) {
-	s, err := openSocket()
+	s, err := openBatchSocket()
 	if err != nil {
 		return nil, err
 	}
 	if err := prepareListener(s, cfg); err != nil {
 		return nil, errors.Join(fmt.Errorf("listen for conntrack events: %w", err), s.close())
 	}
-	return &Listener{s: s}, nil
+	return &Listener{s: s, expectations: cfg.Expectations}, nil
 }
 
 // prepareListener joins the groups last: no event may slip past the filter.
@@ -79,11 +82,43 @@ func prepareListener(s *socket, cfg ListenerConfig) error {
 			return fmt.Errorf("attach filter for own changes: %w", err)
 		}
 	}
-	for _, group := range []uint32{
-		unix.NFNLGRP_CONNTRACK_NEW, unix.NFNLGRP_CONNTRACK_UPDATE, unix.NFNLGRP_CONNTRACK_DESTROY,
-	} {
+	for _, group := range append(groupsOfEnds(cfg.Expectations), groupsOfLives(cfg.Expectations)...) {
 		if err := s.conn.JoinGroup(group); err != nil {
 			return fmt.Errorf("join conntrack group %d: %w", group, err)
+		}
+	}
+	return nil
+}
+
+// groupsOfEnds are the multicast groups that tell of the end of flows.
+func groupsOfEnds(expectations bool) []uint32 {
+	if expectations {
+		return []uint32{unix.NFNLGRP_CONNTRACK_DESTROY, unix.NFNLGRP_CONNTRACK_EXP_DESTROY}
+	}
+	return []uint32{unix.NFNLGRP_CONNTRACK_DESTROY}
+}
+
+// groupsOfLives are the multicast groups that tell of new and changed flows.
+func groupsOfLives(expectations bool) []uint32 {
+	groups := []uint32{unix.NFNLGRP_CONNTRACK_NEW, unix.NFNLGRP_CONNTRACK_UPDATE}
+	if expectations {
+		groups = append(groups, unix.NFNLGRP_CONNTRACK_EXP_NEW, unix.NFNLGRP_CONNTRACK_EXP_UPDATE)
+	}
+	return groups
+}
+
+// HearOnlyEnds has the kernel report the end of flows and nothing else, or
+// everything again. A node whose table another one fills wants no more: the kernel
+// builds a message for each change that anybody has asked for, even if it is ignored
+// as one of ours. What is queued already is still received.
+func (l *Listener) HearOnlyEnds(only bool) error {
+	for _, group := range groupsOfLives(l.expectations) {
+		change := l.s.conn.JoinGroup
+		if only {
+			change = l.s.conn.LeaveGroup
+		}
+		if err := change(group); err != nil {
+			return fmt.Errorf("choose which conntrack events to hear (group %d): %w", group, l.s.translate(err))
 		}
 	}
 	return nil
@@ -108,7 +143,10 @@ func portFilter(port uint32) ([]bpf.RawInstruction, error) {
 }
 
 // Receive waits until there is something to report and fills events, which must
-// not be empty, with what has come. overrun tells that the kernel had to drop
+// not be empty, with what has come. Long slices are cheap, 1024 events and more: the
+// kernel is asked for many at a time. A caller that gets few events at a time, very
+// often, may let a millisecond go by between calls: they gather in the receive buffer,
+// and fewer wake-ups cost less. overrun tells that the kernel had to drop
 // events: the caller's picture of the table has a gap, which only a dump closes.
 // The listener goes on after an overrun. Messages that cannot be decoded are counted
 // in [Listener.Drops]. The error is ctx's, [ErrClosed], or that of a broken socket.
@@ -116,17 +154,16 @@ func (l *Listener) Receive(ctx context.Context, events []conntracksync.Event) (n
 	if len(events) == 0 {
 		return 0, false, errors.New("receive conntrack events: no room for any, pass a longer slice")
 	}
-	n = l.take(l.rest, events, 0)
+	n = l.unread(events)
 	for n < len(events) && !overrun {
-		var datagram []byte
 		if n == 0 {
-			datagram, err = l.s.receive(ctx)
+			_, err = l.s.waitRead(ctx)
 		} else {
-			datagram, err = l.s.poll()
+			_, err = l.s.tryRead()
 		}
 		switch {
 		case err == nil:
-			n = l.take(datagram, events, n)
+			n = l.datagrams(events, n)
 		case errors.Is(err, unix.EAGAIN):
 			return n, overrun, nil
 		case errors.Is(err, unix.ENOBUFS):
@@ -141,6 +178,24 @@ func (l *Listener) Receive(ctx context.Context, events []conntracksync.Event) (n
 		}
 	}
 	return n, overrun, nil
+}
+
+// unread decodes what the last calls have left.
+func (l *Listener) unread(events []conntracksync.Event) int {
+	return l.datagrams(events, l.take(l.rest, events, 0))
+}
+
+// datagrams decodes the datagrams that have been received into events from index n
+// on, as many as fit.
+func (l *Listener) datagrams(events []conntracksync.Event, n int) int {
+	for n < len(events) {
+		datagram, ok := l.s.batch.datagram()
+		if !ok {
+			break
+		}
+		n = l.take(datagram, events, n)
+	}
+	return n
 }
 
 // take decodes the messages of b into events from index n on, as many as fit, and
@@ -163,6 +218,7 @@ func (l *Listener) take(b []byte, events []conntracksync.Event, n int) int {
 }
 
 func decodeEvent(m message, e *conntracksync.Event) error {
+	e.Expect = nil
 	switch m.kind {
 	case messageNew:
 		e.Kind = conntracksync.EventUpdate
@@ -171,10 +227,22 @@ func decodeEvent(m message, e *conntracksync.Event) error {
 		}
 	case messageDelete:
 		e.Kind = conntracksync.EventDestroy
+	case messageExpectNew:
+		e.Kind = conntracksync.EventExpect
+		return decodeExpectEvent(m, e)
+	case messageExpectDelete:
+		e.Kind = conntracksync.EventExpectGone
+		return decodeExpectEvent(m, e)
 	default:
 		return ReasonType
 	}
 	return decode(m.payload, &e.Flow)
+}
+
+func decodeExpectEvent(m message, e *conntracksync.Event) (err error) {
+	e.Flow = conntracksync.Flow{}
+	e.Expect, err = decodeExpectation(m.payload)
+	return err
 }
 
 func (l *Listener) drop(err error) {

@@ -120,7 +120,7 @@ func TestOverrunIsReportedAndSurvived(t *testing.T) {
 func drain(t *testing.T, l *Listener) {
 	t.Helper()
 	for {
-		_, err := l.s.poll()
+		_, err := l.s.tryRead()
 		if errors.Is(err, unix.EAGAIN) {
 			return
 		}
@@ -155,12 +155,12 @@ func TestTakeSplitsDatagramsAndCountsDrops(t *testing.T) {
 	var e encoder
 	f := sampleFlows()["tcp snat"]
 	for range 3 {
-		e.create(&f, 1)
+		e.create(&f, 0, 1)
 	}
-	e.update(&f, 1, true) // has no reply tuple
-	e.get(&f.Key, 1)      // is no event
+	e.update(&f, 0, 1) // has no reply tuple
+	e.get(&f.Key, 1)   // is no event
 	e.buf = append(e.buf, 1, 2, 3)
-	l := &Listener{}
+	l := &Listener{s: &socket{batch: newBatch()}}
 	events := make([]conntracksync.Event, 2)
 	if n := l.take(e.buf, events, 0); n != 2 {
 		t.Fatalf("%d events, want 2", n)

@@ -60,24 +60,43 @@ func (r *Reader) Drops() Drops {
 // memory. The error is that of each, ctx's, [ErrInterrupted], [ErrClosed] or that of
 // a broken socket. Messages that cannot be decoded are counted in [Reader.Drops].
 func (r *Reader) Dump(ctx context.Context, each func(*conntracksync.Flow) error) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if err := r.skipUnread(ctx); err != nil {
-		return err
-	}
-	sequence, err := r.request()
-	if err != nil {
-		return fmt.Errorf("request conntrack dump: %w", err)
-	}
-	r.unread = sequence
 	var flow conntracksync.Flow
-	interrupted, err := r.answers(ctx, sequence, func(m message) error {
+	return r.dump(ctx, messageGet, func(m message) error {
 		if err := decode(m.payload, &flow); err != nil {
 			r.drop(err)
 			return nil
 		}
 		return each(&flow)
 	})
+}
+
+// DumpExpectations calls each for everything that helpers expect; each may keep it.
+// The kernel does not tell the zone, which therefore counts as 0. For the rest it is
+// like [Reader.Dump].
+func (r *Reader) DumpExpectations(ctx context.Context, each func(*conntracksync.Expectation) error) error {
+	return r.dump(ctx, messageExpectGet, func(m message) error {
+		e, err := decodeExpectation(m.payload)
+		if err != nil {
+			r.drop(err)
+			return nil
+		}
+		return each(e)
+	})
+}
+
+// dump calls each for every message of the answer to a dump request of this kind.
+func (r *Reader) dump(ctx context.Context, kind uint16, each func(message) error) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.skipUnread(ctx); err != nil {
+		return err
+	}
+	sequence, err := r.request(kind)
+	if err != nil {
+		return fmt.Errorf("request conntrack dump: %w", err)
+	}
+	r.unread = sequence
+	interrupted, err := r.answers(ctx, sequence, each)
 	if err != nil {
 		return err
 	}
@@ -97,9 +116,9 @@ func (r *Reader) skipUnread(ctx context.Context) error {
 	return err
 }
 
-func (r *Reader) request() (uint32, error) {
+func (r *Reader) request(kind uint16) (uint32, error) {
 	r.sequence++
-	return r.sequence, r.s.write(appendRequest(nil, messageGet, unix.NLM_F_DUMP, r.sequence))
+	return r.sequence, r.s.write(appendRequest(nil, kind, unix.NLM_F_DUMP, r.sequence))
 }
 
 // answers calls each for every entry of the dump with the given sequence number
@@ -148,7 +167,7 @@ func (r *Reader) datagram(
 				return true, interrupted, fmt.Errorf("dump conntrack table: %w", errno)
 			}
 			return true, interrupted, nil
-		case messageNew:
+		case messageNew, messageExpectNew:
 			if err := each(m); err != nil {
 				r.leave(b, sequence)
 				return false, interrupted, err

@@ -34,13 +34,36 @@ type socket struct {
 	onRead  func(fd uintptr) bool
 	onWrite func(fd uintptr) bool
 	wait    bool
-	in      []byte
-	out     []byte
-	n       int
-	err     error
+	// batch is set for a socket that receives many datagrams at a time, in for the
+	// others.
+	batch *batch
+	in    []byte
+	out   []byte
+	n     int
+	err   error
 }
 
+// openSocket opens a socket that receives one datagram at a time.
 func openSocket() (*socket, error) {
+	s, err := openNetlink()
+	if err != nil {
+		return nil, err
+	}
+	s.in = make([]byte, receiveSize)
+	return s, nil
+}
+
+// openBatchSocket opens a socket that receives many datagrams at a time.
+func openBatchSocket() (*socket, error) {
+	s, err := openNetlink()
+	if err != nil {
+		return nil, err
+	}
+	s.batch = newBatch()
+	return s, nil
+}
+
+func openNetlink() (*socket, error) {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
 		return nil, fmt.Errorf("open netlink socket for conntrack: %w", err)
@@ -49,11 +72,15 @@ func openSocket() (*socket, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open netlink socket for conntrack: %w", err), conn.Close())
 	}
-	s := &socket{conn: conn, raw: raw, in: make([]byte, receiveSize)}
+	s := &socket{conn: conn, raw: raw}
 	s.onRead = func(fd uintptr) bool {
 		for {
-			s.n, s.err = unix.Read(int(fd), s.in)
-			//nolint:errorlint // unix.Read returns a bare errno.
+			if s.batch != nil {
+				s.n, s.err = s.batch.receive(int(fd))
+			} else {
+				s.n, s.err = unix.Read(int(fd), s.in)
+			}
+			//nolint:errorlint // Both return a bare errno.
 			switch s.err {
 			case unix.EINTR:
 				continue
@@ -97,15 +124,28 @@ func (s *socket) write(b []byte) error {
 // poll returns one datagram, valid until the next call. Without one it returns
 // unix.EAGAIN.
 func (s *socket) poll() ([]byte, error) {
-	s.wait = false
-	return s.read()
+	n, err := s.tryRead()
+	return s.in[:n], err
 }
 
 // receive is poll that waits for a datagram until ctx ends.
 func (s *socket) receive(ctx context.Context) ([]byte, error) {
-	b, err := s.poll()
+	n, err := s.waitRead(ctx)
+	return s.in[:n], err
+}
+
+// tryRead reads what is there: the result is the length of one datagram in in, or
+// how many datagrams batch has received.
+func (s *socket) tryRead() (int, error) {
+	s.wait = false
+	return s.read()
+}
+
+// waitRead is tryRead that waits until ctx ends.
+func (s *socket) waitRead(ctx context.Context) (int, error) {
+	n, err := s.tryRead()
 	if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, os.ErrDeadlineExceeded) {
-		return b, err
+		return n, err
 	}
 	stop := context.AfterFunc(ctx, func() {
 		// A socket that is closed by now needs no wake-up.
@@ -117,28 +157,28 @@ func (s *socket) receive(ctx context.Context) ([]byte, error) {
 		// before looking at ctx keeps a deadline that ctx sets from now on.
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			if err := s.conn.SetReadDeadline(time.Time{}); err != nil {
-				return nil, s.translate(err)
+				return 0, s.translate(err)
 			}
 		}
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return 0, err
 		}
 		s.wait = true
-		if b, err = s.read(); !errors.Is(err, os.ErrDeadlineExceeded) {
-			return b, err
+		if n, err = s.read(); !errors.Is(err, os.ErrDeadlineExceeded) {
+			return n, err
 		}
 	}
 }
 
-func (s *socket) read() ([]byte, error) {
+func (s *socket) read() (int, error) {
 	err := s.raw.Read(s.onRead)
 	if err == nil {
 		err = s.err
 	}
 	if err != nil {
-		return nil, s.translate(err)
+		return 0, s.translate(err)
 	}
-	return s.in[:s.n], nil
+	return s.n, nil
 }
 
 func (s *socket) translate(err error) error {

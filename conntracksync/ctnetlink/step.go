@@ -12,16 +12,19 @@ type step uint8
 const (
 	stepCreate step = iota + 1
 	stepUpdate
-	// stepUpdateBare is an update without the status: the kernel answers EBUSY to one
-	// that would clear SEEN_REPLY or ASSURED, or that meets an expected flow.
-	stepUpdateBare
-	// stepGet looks at what holds the original tuple after EEXIST.
+	// stepGet looks at what holds the original tuple, after EEXIST or before a sweep.
 	stepGet
 	// stepReplace deletes by the original tuple and creates.
 	stepReplace
 	// stepEvict deletes by the reply tuple and creates.
 	stepEvict
 	stepDelete
+	// stepSweep deletes the entry that stepGet has found and no other.
+	stepSweep
+	stepTimeout
+	// stepExpect removes the expectation, creates it and sets its time-out.
+	stepExpect
+	stepUnexpect
 )
 
 // found is what stepGet saw.
@@ -38,10 +41,16 @@ const (
 
 // attempt is an operation that is not settled yet.
 type attempt struct {
-	op    *conntracksync.Op
-	step  step
-	found found
-	tries int
+	op *conntracksync.Op
+	// index is that of op in what was passed to Apply.
+	index   int
+	step    step
+	found   found
+	without stripped
+	tries   int
+	// id is the kernel's number of the entry that was found to be the same.
+	id    uint32
+	hasID bool
 	// evicting tells that a foreign entry is in the way.
 	evicting bool
 	// message is the index in the batch of the message that decides.
@@ -58,6 +67,14 @@ func firstStep(k conntracksync.OpKind) step {
 		return stepReplace
 	case conntracksync.OpDelete:
 		return stepDelete
+	case conntracksync.OpSweep:
+		return stepGet
+	case conntracksync.OpTimeout:
+		return stepTimeout
+	case conntracksync.OpExpect:
+		return stepExpect
+	case conntracksync.OpExpectDelete:
+		return stepUnexpect
 	}
 	return 0
 }
@@ -65,7 +82,13 @@ func firstStep(k conntracksync.OpKind) step {
 // check returns the refusal of an operation that cannot be encoded, or "".
 func check(op *conntracksync.Op) string {
 	f := &op.Flow
-	if firstStep(op.Kind) == 0 || !sameFamily(f.Original.Source, f.Original.Destination) {
+	switch first := firstStep(op.Kind); first {
+	case 0:
+		return RefusedMalformed
+	case stepExpect, stepUnexpect:
+		return checkExpectation(op.Expect)
+	}
+	if !sameFamily(f.Original.Source, f.Original.Destination) {
 		return RefusedMalformed
 	}
 	if isICMP(f.Protocol) {
@@ -73,7 +96,7 @@ func check(op *conntracksync.Op) string {
 			return RefusedMalformed
 		}
 	}
-	if op.Kind != conntracksync.OpDelete && f.HasTCP && f.TCP.State > conntracksync.TCPSynSent2 {
+	if op.Kind != conntracksync.OpDelete && !validState(f) {
 		return RefusedMalformed
 	}
 	if op.Kind == conntracksync.OpCreate || op.Kind == conntracksync.OpReplace {
@@ -82,9 +105,25 @@ func check(op *conntracksync.Op) string {
 	return ""
 }
 
+// validState tells whether f's states are ones that the kernel knows.
+func validState(f *conntracksync.Flow) bool {
+	if f.HasTCP && f.TCP.State > conntracksync.TCPSynSent2 {
+		return false
+	}
+	return f.Extra == nil || !f.Extra.HasSCTP || f.Extra.SCTP.State <= sctpStateMax
+}
+
+// helperNameMax is NF_CT_HELPER_NAME_LEN without the zero byte.
+const helperNameMax = 15
+
 // checkCreate returns the refusal of a flow that may be updated but not created.
 func checkCreate(f *conntracksync.Flow) string {
 	if !sameFamily(f.Original.Source, f.Reply.Source, f.Reply.Destination) {
+		return RefusedMalformed
+	}
+	x := f.Extra
+	if x != nil && (len(x.Helper) > helperNameMax || x.HasMaster &&
+		!sameFamily(f.Original.Source, x.Master.Original.Source, x.Master.Original.Destination)) {
 		return RefusedMalformed
 	}
 	switch f.Protocol {
@@ -93,7 +132,9 @@ func checkCreate(f *conntracksync.Flow) string {
 			return RefusedNoState
 		}
 	case unix.IPPROTO_SCTP:
-		return RefusedNoState
+		if x == nil || !x.HasSCTP {
+			return RefusedNoState
+		}
 	}
 	return ""
 }
@@ -105,24 +146,31 @@ func (w *Writer) settle(a *attempt, res *Result) (open bool) {
 	switch a.step {
 	case stepCreate:
 		next = w.afterCreate(a, errno, res)
-	case stepUpdate, stepUpdateBare:
+	case stepUpdate:
 		next = afterUpdate(a, errno, res)
 	case stepGet:
 		next = afterGet(a, errno, res)
 	case stepReplace, stepEvict:
 		if a.evicting && w.errnos[a.message-1] == 0 {
 			res.Evicted++
+			a.evicting = false
 		}
 		next = w.afterCreate(a, errno, res)
-	case stepDelete:
+	case stepExpect:
 		next = 0
-		settleDelete(errno, res)
+		settleExpect(a, w.errnos[a.message-1], res)
+	case stepTimeout:
+		next = 0
+		settleAbsent(a, errno, &res.Updated, res)
+	case stepDelete, stepSweep, stepUnexpect:
+		next = 0
+		settleAbsent(a, errno, &res.Deleted, res)
 	}
 	if next == 0 {
 		return false
 	}
 	if a.tries >= maxSteps {
-		res.refuse(unix.ErrnoName(unix.EAGAIN))
+		res.refuse(a.index, unix.ErrnoName(unix.EAGAIN))
 		return false
 	}
 	a.step = next
@@ -133,40 +181,72 @@ func (w *Writer) afterCreate(a *attempt, errno unix.Errno, res *Result) step {
 	switch {
 	case errno == 0:
 		res.Created++
+		res.strip(a.without)
 		return 0
 	case errno == unix.EEXIST && a.step != stepEvict:
 		return stepGet
+	case a.stripAtCreation(errno):
+		// What was in the way is gone by now.
+		return stepCreate
 	}
-	res.refuse(unix.ErrnoName(errno))
+	res.refuse(a.index, unix.ErrnoName(errno))
 	return 0
 }
 
+// stripAtCreation leaves out what the kernel refuses with errno, if there is such.
+func (a *attempt) stripAtCreation(errno unix.Errno) bool {
+	x := a.op.Flow.Extra
+	var part stripped
+	switch {
+	case x == nil:
+	case errno == unix.EOPNOTSUPP && x.Helper != "":
+		part = strippedHelper
+	case errno == unix.ENOENT && x.HasMaster:
+		part = strippedMaster
+	}
+	return a.strip(part)
+}
+
+// strip leaves out one more part; it returns false if there is none to leave out.
+func (a *attempt) strip(part stripped) bool {
+	if part == 0 || a.without&part != 0 {
+		return false
+	}
+	a.without |= part
+	return true
+}
+
 func afterUpdate(a *attempt, errno unix.Errno, res *Result) step {
+	x := a.op.Flow.Extra
 	switch {
 	case errno == 0:
 		res.Updated++
+		res.strip(a.without)
 		return 0
 	case errno == unix.ENOENT:
 		if refusal := checkCreate(&a.op.Flow); refusal != "" {
-			res.refuse(refusal)
+			res.refuse(a.index, refusal)
 			return 0
 		}
 		return stepCreate
-	case errno == unix.EBUSY && a.step == stepUpdate:
-		return stepUpdateBare
+	case errno == unix.EBUSY && a.strip(strippedStatus),
+		errno == unix.ENOSPC && x != nil && x.HasLabels && a.strip(strippedLabels):
+		return stepUpdate
 	}
-	res.refuse(unix.ErrnoName(errno))
+	res.refuse(a.index, unix.ErrnoName(errno))
 	return 0
 }
 
 func afterGet(a *attempt, errno unix.Errno, res *Result) step {
 	switch {
+	case a.op.Kind == conntracksync.OpSweep:
+		return afterGetToSweep(a, errno, res)
 	case errno == unix.ENOENT:
 		// Not the original tuple is taken, so the reply tuple is.
 		a.evicting = true
 		return stepEvict
 	case errno != 0:
-		res.refuse(unix.ErrnoName(errno))
+		res.refuse(a.index, unix.ErrnoName(errno))
 		return 0
 	case a.found == foundSame && a.op.Kind != conntracksync.OpReplace:
 		return stepUpdate
@@ -175,14 +255,36 @@ func afterGet(a *attempt, errno unix.Errno, res *Result) step {
 	return stepReplace
 }
 
-func settleDelete(errno unix.Errno, res *Result) {
-	if errno == 0 {
-		res.Deleted++
-		return
-	}
-	if errno == unix.ENOENT {
+func afterGetToSweep(a *attempt, errno unix.Errno, res *Result) step {
+	switch {
+	case errno != 0 && errno != unix.ENOENT:
+		res.refuse(a.index, unix.ErrnoName(errno))
+	case errno == 0 && a.found == foundSame && a.hasID:
+		return stepSweep
+	default:
 		res.Absent++
+	}
+	return 0
+}
+
+// settleExpect goes by the creation; the time-out that follows it fails only where
+// the expectation has been met in between.
+func settleExpect(a *attempt, errno unix.Errno, res *Result) {
+	if errno == 0 {
+		res.Created++
 		return
 	}
-	res.refuse(unix.ErrnoName(errno))
+	res.refuse(a.index, unix.ErrnoName(errno))
+}
+
+// settleAbsent counts an operation that may find nothing.
+func settleAbsent(a *attempt, errno unix.Errno, done *int, res *Result) {
+	switch errno {
+	case 0:
+		*done++
+	case unix.ENOENT:
+		res.Absent++
+	default:
+		res.refuse(a.index, unix.ErrnoName(errno))
+	}
 }

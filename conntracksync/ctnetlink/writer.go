@@ -3,7 +3,7 @@ package ctnetlink
 import (
 	"errors"
 	"fmt"
-	"maps"
+	"slices"
 	"sync"
 
 	"github.com/mdlayher/netlink"
@@ -12,67 +12,12 @@ import (
 	"tandem/conntracksync"
 )
 
-// Refusals of the writer itself; the others bear the name of the kernel's errno.
-const (
-	// RefusedMalformed is a flow that no kernel would take: an address is missing,
-	// families are mixed, a state or an ICMP type is unknown.
-	RefusedMalformed = "MALFORMED"
-	// RefusedNoState is a flow of TCP, not assured and without its state, or of SCTP,
-	// whose verification tags a Flow does not carry. Created all the same it would be
-	// listed, and its packets would be invalid.
-	RefusedNoState = "NOSTATE"
-)
-
-// Result counts what became of the operations of one [Writer.Apply]. Each operation
-// is counted once in Created, Updated, Deleted, Absent or Refused.
-type Result struct {
-	Created int
-	Updated int
-	Deleted int
-	// Absent are deletions of flows that were not there.
-	Absent  int
-	Refused int
-	// Evicted are foreign entries that were deleted because they held a tuple
-	// of a flow that was to be created.
-	Evicted int
-	// RefusedBy splits Refused by the name of the errno, such as ENOMEM for a full
-	// table, or by one of the Refused constants. It is nil when nothing was refused.
-	RefusedBy map[string]int
-}
-
-// Add adds the counts of o to r.
-func (r *Result) Add(o Result) {
-	r.Created += o.Created
-	r.Updated += o.Updated
-	r.Deleted += o.Deleted
-	r.Absent += o.Absent
-	r.Refused += o.Refused
-	r.Evicted += o.Evicted
-	if len(o.RefusedBy) == 0 {
-		return
-	}
-	if r.RefusedBy == nil {
-		r.RefusedBy = maps.Clone(o.RefusedBy)
-		return
-	}
-	for name, n := range o.RefusedBy {
-		r.RefusedBy[name] += n
-	}
-}
-
-func (r *Result) refuse(name string) {
-	r.Refused++
-	if r.RefusedBy == nil {
-		r.RefusedBy = make(map[string]int)
-	}
-	r.RefusedBy[name]++
-}
-
-// An operation takes at most two messages, so 32 operations fill a batch. Larger
-// batches are not faster: the kernel works them off one by one under a mutex.
+// An operation takes at most three messages, those for expectations do, so 32
+// operations fill a batch. Larger batches are not faster: the kernel works them off
+// one by one under a mutex.
 const (
 	batchOps      = 32
-	batchMessages = 2 * batchOps
+	batchMessages = 3 * batchOps
 	// maxSteps bounds what is tried for one operation while others change the table.
 	maxSteps = 8
 )
@@ -123,21 +68,26 @@ func (w *Writer) Apply(ops []conntracksync.Op) (Result, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var res Result
-	for len(ops) > 0 {
-		n := independent(ops)
-		if err := w.applyBatch(ops[:n], &res); err != nil {
+	for first := 0; first < len(ops); {
+		n := independent(ops[first:])
+		if err := w.applyBatch(ops[first:first+n], first, &res); err != nil {
 			return res, err
 		}
-		ops = ops[n:]
+		first += n
 	}
+	slices.Sort(res.Failed)
 	return res, nil
 }
 
 // independent returns how many of the first operations concern different flows. The
-// second try of one would otherwise come after the next one for the same flow.
+// second try of one would otherwise come after the next one for the same flow. An
+// operation that needs another flow's, its master's, begins a batch of its own.
 func independent(ops []conntracksync.Op) int {
 	limit := min(len(ops), batchOps)
 	for i := 1; i < limit; i++ {
+		if needsMaster(&ops[i]) && !needsMaster(&ops[i-1]) {
+			return i
+		}
 		k := &ops[i].Flow.Key
 		for j := range i {
 			o := &ops[j].Flow.Key
@@ -149,14 +99,20 @@ func independent(ops []conntracksync.Op) int {
 	return limit
 }
 
-func (w *Writer) applyBatch(ops []conntracksync.Op, res *Result) error {
+// needsMaster tells whether op is about something that belongs to another flow.
+func needsMaster(op *conntracksync.Op) bool {
+	return op.Expect != nil || op.Flow.Extra != nil && op.Flow.Extra.HasMaster
+}
+
+// applyBatch carries out ops, the first of which has the index first.
+func (w *Writer) applyBatch(ops []conntracksync.Op, first int, res *Result) error {
 	w.pending = w.pending[:0]
 	for i := range ops {
 		if refusal := check(&ops[i]); refusal != "" {
-			res.refuse(refusal)
+			res.refuse(first+i, refusal)
 			continue
 		}
-		w.pending = append(w.pending, attempt{op: &ops[i], step: firstStep(ops[i].Kind)})
+		w.pending = append(w.pending, attempt{op: &ops[i], index: first + i, step: firstStep(ops[i].Kind)})
 	}
 	for len(w.pending) > 0 {
 		w.encode()
@@ -187,20 +143,30 @@ func (w *Writer) encode() {
 		f := &a.op.Flow
 		switch a.step {
 		case stepCreate:
-			w.enc.create(f, w.next(a))
-		case stepUpdate, stepUpdateBare:
-			w.enc.update(f, w.next(a), a.step == stepUpdate)
+			w.enc.create(f, a.without, w.next(a))
+		case stepUpdate:
+			w.enc.update(f, a.without, w.next(a))
 		case stepGet:
 			a.found = foundNone
 			w.enc.get(&f.Key, w.next(a))
 		case stepReplace:
 			w.enc.remove(&f.Key, w.next(a))
-			w.enc.create(f, w.next(a))
+			w.enc.create(f, a.without, w.next(a))
 		case stepEvict:
 			w.enc.evict(f, w.next(a))
-			w.enc.create(f, w.next(a))
+			w.enc.create(f, a.without, w.next(a))
 		case stepDelete:
 			w.enc.remove(&f.Key, w.next(a))
+		case stepSweep:
+			w.enc.removeID(&f.Key, a.id, w.next(a))
+		case stepTimeout:
+			w.enc.timeout(f, w.next(a))
+		case stepExpect:
+			w.enc.unexpect(a.op.Expect, w.next(a))
+			w.enc.expect(a.op.Expect, w.next(a))
+			w.enc.expectTimeout(a.op.Expect, w.next(a))
+		case stepUnexpect:
+			w.enc.unexpect(a.op.Expect, w.next(a))
 		}
 	}
 	if w.count > 0 {
@@ -257,12 +223,16 @@ func (w *Writer) answer(m message) bool {
 		w.errnos[i] = m.errno()
 		return i == w.count-1
 	case messageNew:
-		a := w.owners[i]
-		a.found = foundOther
-		if decode(m.payload, &w.flow) == nil &&
-			w.flow.Key == a.op.Flow.Key && w.flow.Reply == a.op.Flow.Reply {
-			a.found = foundSame
-		}
+		w.see(w.owners[i], m.payload)
 	}
 	return false
+}
+
+// see compares the entry that a get has found with the flow that a is about.
+func (w *Writer) see(a *attempt, msg []byte) {
+	a.found = foundOther
+	if decode(msg, &w.flow) == nil && w.flow.Key == a.op.Flow.Key && w.flow.Reply == a.op.Flow.Reply {
+		a.found = foundSame
+		a.id, a.hasID = entryID(msg)
+	}
 }

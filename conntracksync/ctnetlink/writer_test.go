@@ -18,6 +18,8 @@ const (
 	opUpdate  = conntracksync.OpUpdate
 	opReplace = conntracksync.OpReplace
 	opDelete  = conntracksync.OpDelete
+	opSweep   = conntracksync.OpSweep
+	opTimeout = conntracksync.OpTimeout
 )
 
 // statusCompared leaves out the NAT_DONE bits, which the kernel adds by itself.
@@ -32,8 +34,9 @@ func wantFlow(t *testing.T, got, want conntracksync.Flow) {
 	}
 	got.Timeout = want.Timeout
 	got.Status &= statusCompared
-	if got != want {
-		t.Errorf("got  %+v\nwant %+v", got, want)
+	want.Status &= statusCompared
+	if !equal(got, want) {
+		t.Errorf("got  %s\nwant %s", shown(got), shown(want))
 	}
 }
 
@@ -87,8 +90,8 @@ func TestCreateRoundTripFromADump(t *testing.T) {
 	for k, f := range want {
 		g := got[k]
 		g.Timeout = f.Timeout
-		if g != f {
-			t.Errorf("got  %+v\nwant %+v", g, f)
+		if !equal(g, f) {
+			t.Errorf("got  %s\nwant %s", shown(g), shown(f))
 		}
 	}
 }
@@ -113,13 +116,19 @@ func TestApply(t *testing.T) {
 		f.TCP.State = conntracksync.TCPSynSent
 	})
 	stateless := changed(snat, func(f *conntracksync.Flow) { f.HasTCP, f.TCP = false, conntracksync.TCPInfo{} })
+	child := changed(snat, func(f *conntracksync.Flow) {
+		f.Status |= conntracksync.StatusExpected
+		f.Extra = &conntracksync.Extra{Master: plain.Key, HasMaster: true}
+	})
 	assumed := changed(snat, func(f *conntracksync.Flow) {
 		const flags = tcpFlagWindowScale | tcpFlagSACK | tcpFlagBeLiberal
 		f.TCP = conntracksync.TCPInfo{
 			State: conntracksync.TCPEstablished, FlagsOriginal: flags, FlagsReply: flags,
 		}
 	})
-	refused := func(name string) Result { return Result{Refused: 1, RefusedBy: map[string]int{name: 1}} }
+	refused := func(name string) Result {
+		return Result{Refused: 1, RefusedBy: map[string]int{name: 1}, Failed: []int{0}}
+	}
 
 	tests := []struct {
 		name   string
@@ -266,7 +275,87 @@ func TestApply(t *testing.T) {
 			nil,
 		},
 		{
-			"sctp", nil,
+			"sweep",
+			[]conntracksync.Flow{snat, plain},
+			[]conntracksync.Op{op(opSweep, snat)},
+			Result{Deleted: 1},
+			[]conntracksync.Flow{plain},
+		},
+		{
+			"sweep spares another flow in the place",
+			[]conntracksync.Flow{remapped},
+			[]conntracksync.Op{op(opSweep, snat)},
+			Result{Absent: 1},
+			[]conntracksync.Flow{remapped},
+		},
+		{
+			"sweep spares a flow that runs the other way",
+			[]conntracksync.Flow{reversed},
+			[]conntracksync.Op{op(opSweep, plain)},
+			Result{Absent: 1},
+			[]conntracksync.Flow{reversed},
+		},
+		{"sweep what is not there", nil, []conntracksync.Op{op(opSweep, snat)}, Result{Absent: 1}, nil},
+		{
+			"time-out and nothing else",
+			[]conntracksync.Flow{snat},
+			[]conntracksync.Op{op(opTimeout, changed(closing, func(f *conntracksync.Flow) { f.Timeout = 9000 }))},
+			Result{Updated: 1},
+			[]conntracksync.Flow{changed(snat, func(f *conntracksync.Flow) { f.Timeout = 9000 })},
+		},
+		{"time-out of what is not there", nil, []conntracksync.Op{op(opTimeout, snat)}, Result{Absent: 1}, nil},
+		{
+			"helper that is not loaded", nil,
+			[]conntracksync.Op{op(opCreate, changed(snat, func(f *conntracksync.Flow) {
+				f.Extra = &conntracksync.Extra{Helper: "nosuch"}
+			}))},
+			Result{Created: 1, Stripped: map[string]int{StrippedHelper: 1}},
+			[]conntracksync.Flow{snat},
+		},
+		{
+			"master that is gone, over a rival",
+			[]conntracksync.Flow{rival},
+			[]conntracksync.Op{op(opUpdate, changed(snat, func(f *conntracksync.Flow) {
+				f.Status |= conntracksync.StatusExpected
+				f.Extra = &conntracksync.Extra{Master: plain.Key, HasMaster: true, Helper: "nosuch"}
+			}))},
+			Result{Created: 1, Evicted: 1, Stripped: map[string]int{StrippedMaster: 1, StrippedHelper: 1}},
+			[]conntracksync.Flow{snat},
+		},
+		{
+			"master in the same call, and an update of the child", nil,
+			[]conntracksync.Op{
+				op(opCreate, plain), op(opCreate, child), op(opUpdate, changed(child, func(f *conntracksync.Flow) {
+					f.Timeout = 250
+				})),
+			},
+			Result{Created: 2, Updated: 1},
+			[]conntracksync.Flow{plain, changed(child, func(f *conntracksync.Flow) { f.Timeout = 250 })},
+		},
+		{
+			"labels for a flow that has no room", []conntracksync.Flow{snat},
+			[]conntracksync.Op{op(opUpdate, changed(snat, func(f *conntracksync.Flow) {
+				f.Extra = &conntracksync.Extra{Labels: [16]byte{1}, HasLabels: true}
+			}))},
+			Result{Updated: 1, Stripped: map[string]int{StrippedLabels: 1}},
+			[]conntracksync.Flow{snat},
+		},
+		{
+			"a state of sctp that no kernel knows", nil,
+			[]conntracksync.Op{op(opCreate, extraFlow(conntracksync.Extra{
+				SCTP: conntracksync.SCTPInfo{State: sctpStateMax + 1}, HasSCTP: true,
+			}, unix.IPPROTO_SCTP, 7))},
+			refused(RefusedMalformed),
+			nil,
+		},
+		{
+			"a master of another family", nil,
+			[]conntracksync.Op{op(opCreate, childFlow(samples["tcp6 snat"].Key))},
+			refused(RefusedMalformed),
+			nil,
+		},
+		{
+			"sctp without its tags", nil,
 			[]conntracksync.Op{op(opCreate, changed(plain, func(f *conntracksync.Flow) {
 				f.Protocol, f.HasTCP = unix.IPPROTO_SCTP, false
 			}))},
@@ -351,6 +440,11 @@ func TestRefusedFlowsDoNotKeepBackOthers(t *testing.T) {
 		Created: 3 * batchOps / 4, Refused: 9*batchOps/4 + 1,
 		RefusedBy: map[string]int{RefusedMalformed: 9*batchOps/4 + 1},
 	}
+	for i := range ops {
+		if i%4 != 0 || i == 3*batchOps {
+			want.Failed = append(want.Failed, i)
+		}
+	}
 	if diff := cmp.Diff(want, res); diff != "" {
 		t.Errorf("result, want to got:\n%s", diff)
 	}
@@ -365,7 +459,7 @@ func TestRefusalOfTheKernelIsCountedByName(t *testing.T) {
 	if err := oracle.Create(fixed); err != nil {
 		t.Fatal(err)
 	}
-	want := Result{Created: 1, Refused: 1, RefusedBy: map[string]int{"EPERM": 1}}
+	want := Result{Created: 1, Refused: 1, RefusedBy: map[string]int{"EPERM": 1}, Failed: []int{0}}
 	if diff := cmp.Diff(want, apply(t, c, op(opUpdate, f), op(opCreate, sampleFlows()["tcp snat"]))); diff != "" {
 		t.Errorf("result, want to got:\n%s", diff)
 	}
@@ -378,7 +472,7 @@ func TestAnswersAreMatchedBySequence(t *testing.T) {
 	ops := []conntracksync.Op{op(opCreate, f), op(opCreate, f), op(opDelete, f)}
 	w := &Writer{sequence: 1<<32 - 2}
 	for i := range ops {
-		w.pending = append(w.pending, attempt{op: &ops[i], step: firstStep(ops[i].Kind)})
+		w.pending = append(w.pending, attempt{op: &ops[i], index: 7 + i, step: firstStep(ops[i].Kind)})
 	}
 	w.encode()
 	failed := func(sequence uint32, errno unix.Errno) message {
@@ -402,7 +496,9 @@ func TestAnswersAreMatchedBySequence(t *testing.T) {
 			t.Errorf("operation %d is still open", i)
 		}
 	}
-	want := Result{Created: 1, Deleted: 1, Refused: 1, RefusedBy: map[string]int{"ENOMEM": 1}}
+	want := Result{
+		Created: 1, Deleted: 1, Refused: 1, RefusedBy: map[string]int{"ENOMEM": 1}, Failed: []int{7},
+	}
 	if diff := cmp.Diff(want, res); diff != "" {
 		t.Errorf("result, want to got:\n%s", diff)
 	}
@@ -410,12 +506,13 @@ func TestAnswersAreMatchedBySequence(t *testing.T) {
 
 func TestResultAdd(t *testing.T) {
 	var sum Result
-	sum.Add(Result{Created: 1, Refused: 1, RefusedBy: map[string]int{"ENOMEM": 1}})
+	sum.Add(Result{Created: 1, Refused: 1, RefusedBy: map[string]int{"ENOMEM": 1}, Failed: []int{3}})
+	sum.Add(Result{Stripped: map[string]int{StrippedHelper: 1}})
 	sum.Add(Result{Updated: 2, Deleted: 3, Absent: 4, Evicted: 5})
 	sum.Add(Result{Refused: 3, RefusedBy: map[string]int{"ENOMEM": 1, "EINVAL": 2}})
 	want := Result{
 		Created: 1, Updated: 2, Deleted: 3, Absent: 4, Evicted: 5, Refused: 4,
-		RefusedBy: map[string]int{"ENOMEM": 2, "EINVAL": 2},
+		RefusedBy: map[string]int{"ENOMEM": 2, "EINVAL": 2}, Stripped: map[string]int{StrippedHelper: 1},
 	}
 	if diff := cmp.Diff(want, sum); diff != "" {
 		t.Error(diff)
