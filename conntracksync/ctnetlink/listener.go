@@ -82,43 +82,49 @@ func prepareListener(s *socket, cfg ListenerConfig) error {
 			return fmt.Errorf("attach filter for own changes: %w", err)
 		}
 	}
-	for _, group := range append(groupsOfEnds(cfg.Expectations), groupsOfLives(cfg.Expectations)...) {
-		if err := s.conn.JoinGroup(group); err != nil {
-			return fmt.Errorf("join conntrack group %d: %w", group, err)
+	return hear(s, ScopeEverything, cfg.Expectations)
+}
+
+// Scope says which events the kernel is asked for.
+type Scope uint8
+
+// The scopes. The kernel builds a message for each change that anybody has asked to
+// hear of, even if the filter then ignores it as one of ours; that doubles the cost
+// of writing. A node whose table its peer fills asks for no more than it needs.
+const (
+	// ScopeEverything is new, changed and ended flows.
+	ScopeEverything Scope = iota
+	// ScopeEnds is the end of flows.
+	ScopeEnds
+	// ScopeNothing is no events at all.
+	ScopeNothing
+)
+
+// Hear has the kernel report what scope says from now on. What is queued already is
+// still received. A caller that widens the scope calls [Reader.Dump] afterwards.
+func (l *Listener) Hear(scope Scope) error {
+	return l.s.translate(hear(l.s, scope, l.expectations))
+}
+
+func hear(s *socket, scope Scope, expectations bool) error {
+	groups := []struct {
+		number uint32
+		wanted bool
+	}{
+		{unix.NFNLGRP_CONNTRACK_NEW, scope == ScopeEverything},
+		{unix.NFNLGRP_CONNTRACK_UPDATE, scope == ScopeEverything},
+		{unix.NFNLGRP_CONNTRACK_DESTROY, scope != ScopeNothing},
+		{unix.NFNLGRP_CONNTRACK_EXP_NEW, expectations && scope == ScopeEverything},
+		{unix.NFNLGRP_CONNTRACK_EXP_UPDATE, expectations && scope == ScopeEverything},
+		{unix.NFNLGRP_CONNTRACK_EXP_DESTROY, expectations && scope != ScopeNothing},
+	}
+	for _, g := range groups {
+		change := s.conn.LeaveGroup
+		if g.wanted {
+			change = s.conn.JoinGroup
 		}
-	}
-	return nil
-}
-
-// groupsOfEnds are the multicast groups that tell of the end of flows.
-func groupsOfEnds(expectations bool) []uint32 {
-	if expectations {
-		return []uint32{unix.NFNLGRP_CONNTRACK_DESTROY, unix.NFNLGRP_CONNTRACK_EXP_DESTROY}
-	}
-	return []uint32{unix.NFNLGRP_CONNTRACK_DESTROY}
-}
-
-// groupsOfLives are the multicast groups that tell of new and changed flows.
-func groupsOfLives(expectations bool) []uint32 {
-	groups := []uint32{unix.NFNLGRP_CONNTRACK_NEW, unix.NFNLGRP_CONNTRACK_UPDATE}
-	if expectations {
-		groups = append(groups, unix.NFNLGRP_CONNTRACK_EXP_NEW, unix.NFNLGRP_CONNTRACK_EXP_UPDATE)
-	}
-	return groups
-}
-
-// HearOnlyEnds has the kernel report the end of flows and nothing else, or
-// everything again. A node whose table another one fills wants no more: the kernel
-// builds a message for each change that anybody has asked for, even if it is ignored
-// as one of ours. What is queued already is still received.
-func (l *Listener) HearOnlyEnds(only bool) error {
-	for _, group := range groupsOfLives(l.expectations) {
-		change := l.s.conn.JoinGroup
-		if only {
-			change = l.s.conn.LeaveGroup
-		}
-		if err := change(group); err != nil {
-			return fmt.Errorf("choose which conntrack events to hear (group %d): %w", group, l.s.translate(err))
+		if err := change(g.number); err != nil {
+			return fmt.Errorf("choose conntrack events (group %d): %w", g.number, err)
 		}
 	}
 	return nil
