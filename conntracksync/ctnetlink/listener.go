@@ -74,7 +74,7 @@ func prepareListener(s *socket, cfg ListenerConfig) error {
 		return fmt.Errorf("clear NETLINK_NO_ENOBUFS: %w", err)
 	}
 	if cfg.IgnorePortID != 0 {
-		filter, err := portFilter(cfg.IgnorePortID)
+		filter, err := portFilter(cfg.IgnorePortID, false)
 		if err != nil {
 			return err
 		}
@@ -130,15 +130,19 @@ func hear(s *socket, scope Scope, expectations bool) error {
 	return nil
 }
 
-// portFilter drops messages whose nlmsg_pid is port. BPF loads in network byte
-// order, the header is in the host's.
-func portFilter(port uint32) ([]bpf.RawInstruction, error) {
+// portFilter drops messages whose nlmsg_pid is port, or all others. BPF loads in
+// network byte order, the header is in the host's.
+func portFilter(port uint32, others bool) ([]bpf.RawInstruction, error) {
 	const pidOffset = 12
 	var b [4]byte
 	binary.NativeEndian.PutUint32(b[:], port)
+	drop := bpf.JumpEqual
+	if others {
+		drop = bpf.JumpNotEqual
+	}
 	filter, err := bpf.Assemble([]bpf.Instruction{
 		bpf.LoadAbsolute{Off: pidOffset, Size: 4},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: binary.BigEndian.Uint32(b[:]), SkipFalse: 1},
+		bpf.JumpIf{Cond: drop, Val: binary.BigEndian.Uint32(b[:]), SkipFalse: 1},
 		bpf.RetConstant{Val: 0},
 		bpf.RetConstant{Val: 1 << 18},
 	})

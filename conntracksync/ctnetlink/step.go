@@ -51,6 +51,8 @@ type attempt struct {
 	// id is the kernel's number of the entry that was found to be the same.
 	id    uint32
 	hasID bool
+	// seen is what a get is to be decoded into, if not into the writer's own flow.
+	seen *conntracksync.Flow
 	// evicting tells that a foreign entry is in the way.
 	evicting bool
 	// message is the index in the batch of the message that decides.

@@ -231,7 +231,11 @@ func (w *Writer) answer(m message) bool {
 // see compares the entry that a get has found with the flow that a is about.
 func (w *Writer) see(a *attempt, msg []byte) {
 	a.found = foundOther
-	if decode(msg, &w.flow) == nil && w.flow.Key == a.op.Flow.Key && w.flow.Reply == a.op.Flow.Reply {
+	seen := a.seen
+	if seen == nil {
+		seen = &w.flow
+	}
+	if decode(msg, seen) == nil && seen.Key == a.op.Flow.Key && seen.Reply == a.op.Flow.Reply {
 		a.found = foundSame
 		a.id, a.hasID = entryID(msg)
 	}
