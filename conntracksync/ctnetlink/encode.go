@@ -76,7 +76,7 @@ func (e *encoder) create(f *conntracksync.Flow, without stripped, sequence uint3
 	e.tuple(attrTupleReply, inverse(f.Original, f.Protocol), f.Protocol)
 	e.zone(f.Zone)
 	e.uint32(attrTimeout, timeout(f))
-	e.uint32(attrStatus, uint32(f.Status&statusWritable|conntracksync.StatusConfirmed))
+	e.uint32(attrStatus, uint32(creationStatus(f)))
 	e.uint32(attrMark, f.Mark)
 	e.translation(f)
 	if f.Protocol == unix.IPPROTO_TCP {
@@ -89,13 +89,27 @@ func (e *encoder) create(f *conntracksync.Flow, without stripped, sequence uint3
 	e.end()
 }
 
+// creationStatus is the status to create f with. The kernel notes the time-outs of a GRE
+// flow when its first packet comes and knows none for one that was written: the next
+// packet would end it at once. With FIXED_TIMEOUT it lives on for what it was given,
+// packets or none, and the one after begins it anew.
+func creationStatus(f *conntracksync.Flow) conntracksync.Status {
+	s := f.Status&statusWritable | conntracksync.StatusConfirmed
+	if f.Protocol == unix.IPPROTO_GRE {
+		s |= conntracksync.StatusFixedTimeout
+	}
+	return s
+}
+
 // update encodes IPCTNL_MSG_CT_NEW for a flow that is there. NAT attributes would
 // have it refused with EOPNOTSUPP.
 func (e *encoder) update(f *conntracksync.Flow, without stripped, sequence uint32) {
 	e.begin(messageNew, 0, sequence, &f.Key)
 	e.tuple(attrTupleOrig, f.Original, f.Protocol)
 	e.zone(f.Zone)
-	e.uint32(attrTimeout, timeout(f))
+	if f.Protocol != unix.IPPROTO_GRE { // see creationStatus
+		e.uint32(attrTimeout, timeout(f))
+	}
 	if without&strippedStatus == 0 {
 		// An update may not change EXPECTED, neither of those that have it.
 		const expected = conntracksync.StatusExpected

@@ -196,6 +196,43 @@ func liveCases() []liveCase {
 			natRules{source: at(natAddr4 + ":0")},
 			sn, func(f *conntracksync.Flow) { f.Reply.SourcePort = 4242 }, 64,
 		},
+		{
+			"tcp6 dnat", unix.IPPROTO_TCP, tcpSession, clientAddr6, "[" + natAddr6 + "]:80", server6,
+			natRules{dest: at(server6)},
+			dn, nil, 4 << 20,
+		},
+		{
+			"tcp snat of the port alone", unix.IPPROTO_TCP, tcpSession, clientAddr4, natAddr4 + ":80", server,
+			natRules{source: at(natAddr4 + ":1025"), dest: at(server)},
+			sn | dn, nil, 4 << 20,
+		},
+		{
+			"udp snat and dnat", unix.IPPROTO_UDP, udpSession, clientAddr4, natAddr4 + ":80", server,
+			natRules{source: snat.source, dest: at(server)},
+			sn | dn, nil, 512,
+		},
+		{"udp6 snat", unix.IPPROTO_UDP, udpSession, clientAddr6, server6, server6, snat6, sn, nil, 512},
+		{
+			"icmp6 snat with identifier", unix.IPPROTO_ICMPV6, icmp6Session, clientAddr6, serverAddr6, "",
+			natRules{source: at("[" + natAddr6 + "]:0")},
+			sn, func(f *conntracksync.Flow) { f.Reply.SourcePort = 4243 }, 64,
+		},
+		{"sctp snat", unix.IPPROTO_SCTP, sctpSession, clientAddr4, serverAddr4, serverAddr4, snat, sn, nil, 512},
+		{
+			"sctp snat and dnat", unix.IPPROTO_SCTP, sctpSession, clientAddr4, natAddr4, serverAddr4,
+			natRules{source: snat.source, dest: at(serverAddr4 + ":36412")},
+			sn | dn, nil, 512,
+		},
+		{
+			"gre snat", unix.IPPROTO_GRE, plainSession("ip4:gre", 0, 0, 8, 0), clientAddr4, serverAddr4, serverAddr4,
+			natRules{source: at(natAddr4 + ":0")},
+			sn, nil, 64,
+		},
+		{
+			"protocol 99 snat and dnat", 99, plainSession("ip4:99"), clientAddr4, natAddr4, serverAddr4,
+			natRules{source: at(natAddr4 + ":0"), dest: at(serverAddr4 + ":0")},
+			sn | dn, nil, 64,
+		},
 	}
 }
 

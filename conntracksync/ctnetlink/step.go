@@ -162,8 +162,7 @@ func (w *Writer) settle(a *attempt, res *Result) (open bool) {
 		next = 0
 		settleExpect(a, w.errnos[a.message-1], res)
 	case stepTimeout:
-		next = 0
-		settleAbsent(a, errno, &res.Updated, res)
+		next = afterTimeout(a, errno, res)
 	case stepDelete, stepSweep, stepUnexpect:
 		next = 0
 		settleAbsent(a, errno, &res.Deleted, res)
@@ -266,6 +265,17 @@ func afterGetToSweep(a *attempt, errno unix.Errno, res *Result) step {
 	default:
 		res.Absent++
 	}
+	return 0
+}
+
+// afterTimeout replaces a flow of GRE whose time-out is fixed (see creationStatus).
+// Nothing is lost by that: it has no windows.
+func afterTimeout(a *attempt, errno unix.Errno, res *Result) step {
+	f := &a.op.Flow
+	if errno == unix.EPERM && f.Protocol == unix.IPPROTO_GRE && checkCreate(f) == "" {
+		return stepReplace
+	}
+	settleAbsent(a, errno, &res.Updated, res)
 	return 0
 }
 

@@ -142,6 +142,7 @@ func (p *pair) use(t *testing.T, i int, toClient bool) {
 		routes := map[string]string{natAddr4 + "/32": via(2, i, 1, false), natAddr6 + "/128": via(2, i, 1, true)}
 		if toClient {
 			routes[clientAddr4+"/32"] = via(2, i, 1, false)
+			routes[clientAddr6+"/128"] = via(2, i, 1, true)
 		}
 		return addRoutes(routes)
 	})

@@ -303,6 +303,16 @@ func TestApply(t *testing.T) {
 			Result{Updated: 1},
 			[]conntracksync.Flow{changed(snat, func(f *conntracksync.Flow) { f.Timeout = 9000 })},
 		},
+		{
+			"time-out of a flow of GRE",
+			[]conntracksync.Flow{samples["gre snat"]},
+			[]conntracksync.Op{
+				op(opUpdate, changed(samples["gre snat"], func(f *conntracksync.Flow) { f.Mark = 5 })),
+				op(opTimeout, changed(samples["gre snat"], func(f *conntracksync.Flow) { f.Timeout = 200 })),
+			},
+			Result{Created: 1, Updated: 1},
+			[]conntracksync.Flow{changed(samples["gre snat"], func(f *conntracksync.Flow) { f.Timeout = 200 })},
+		},
 		{"time-out of what is not there", nil, []conntracksync.Op{op(opTimeout, snat)}, Result{Absent: 1}, nil},
 		{
 			"helper that is not loaded", nil,
