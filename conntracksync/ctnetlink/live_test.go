@@ -344,3 +344,49 @@ func TestLiveEventsCarryASession(t *testing.T) {
 		t.Errorf("after the move: %v", err)
 	}
 }
+
+// TestLiveMarkLabelAndZone moves a session to a router that lets pass what has the
+// mark and the label in its zone, and nothing else.
+func TestLiveMarkLabelAndZone(t *testing.T) {
+	const zone, mark = 7, 42
+	tt := liveCases()[0]
+	p := newPair(t)
+	for i, rules := range []string{"ct state new ct mark set 42 ct label set 3", "ct mark 42 ct label 3 accept; drop"} {
+		translate(t, p.routers[i], natRules{})
+		ruleset(t, p.routers[i], `table ip marks {
+			chain zones { type filter hook prerouting priority -300; ct zone set 7; }
+			chain marks { type filter hook forward priority 0; `+rules+`; }
+		}`)
+	}
+	translate(t, p.routers[0], tt.rules)
+	first, second := openIn(t, p.routers[0], Config{}), openIn(t, p.routers[1], Config{})
+	p.use(t, 0, false)
+	s := tt.open(t, p, tt.local, tt.to, tt.listen)
+	if err := s.exchange(tt.bulk, 5*time.Second); err != nil {
+		t.Fatalf("before the move: %v", err)
+	}
+	f := find(t, first, tt.protocol)
+	if f.Zone != zone || f.Mark != mark || f.Extra == nil || f.Extra.Labels != [16]byte{1 << 3} {
+		t.Fatalf("on router 1: %s", shown(f))
+	}
+	bare := f
+	bare.Extra = nil
+	apply(t, second, op(opCreate, bare))
+	p.use(t, 1, false)
+	if err := s.exchange(64, 300*time.Millisecond); err == nil {
+		t.Error("the session passes without its label")
+	}
+	// Labels come with an update as well as with the creation.
+	for _, kind := range []conntracksync.OpKind{opUpdate, opReplace} {
+		if res := apply(t, second, op(kind, f)); res.Refused != 0 || len(res.Stripped) != 0 {
+			t.Fatalf("%+v", res)
+		}
+		got := find(t, second, tt.protocol)
+		if got.Zone != zone || got.Mark != mark || got.Extra == nil || *got.Extra != *f.Extra {
+			t.Errorf("after operation %d: %s", kind, shown(got))
+		}
+		if err := s.exchange(tt.bulk, 5*time.Second); err != nil {
+			t.Errorf("after operation %d: %v", kind, err)
+		}
+	}
+}
