@@ -84,13 +84,11 @@ func firstStep(k conntracksync.OpKind) step {
 // check returns the refusal of an operation that cannot be encoded, or "".
 func check(op *conntracksync.Op) string {
 	f := &op.Flow
-	switch first := firstStep(op.Kind); first {
-	case 0:
-		return RefusedMalformed
-	case stepExpect, stepUnexpect:
+	first := firstStep(op.Kind)
+	if first == stepExpect || first == stepUnexpect {
 		return checkExpectation(op.Expect)
 	}
-	if !sameFamily(f.Original.Source, f.Original.Destination) {
+	if first == 0 || !sameFamily(f.Original.Source, f.Original.Destination) {
 		return RefusedMalformed
 	}
 	if isICMP(f.Protocol) {
@@ -291,10 +289,10 @@ func settleExpect(a *attempt, errno unix.Errno, res *Result) {
 
 // settleAbsent counts an operation that may find nothing.
 func settleAbsent(a *attempt, errno unix.Errno, done *int, res *Result) {
-	switch errno {
-	case 0:
+	switch {
+	case errno == 0:
 		*done++
-	case unix.ENOENT:
+	case errno == unix.ENOENT:
 		res.Absent++
 	default:
 		res.refuse(a.index, unix.ErrnoName(errno))

@@ -45,13 +45,13 @@ func (m Mismatch) String() string {
 }
 
 func ends(s conntracksync.Status) string {
-	switch s & natStatus {
-	case conntracksync.StatusSourceNAT:
-		return "the source"
-	case conntracksync.StatusDestNAT:
-		return "the destination"
-	case natStatus:
+	switch source, dest := s&conntracksync.StatusSourceNAT != 0, s&conntracksync.StatusDestNAT != 0; {
+	case source && dest:
 		return "both ends"
+	case source:
+		return "the source"
+	case dest:
+		return "the destination"
 	}
 	return "no end"
 }
