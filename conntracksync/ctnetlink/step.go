@@ -289,12 +289,13 @@ func settleExpect(a *attempt, errno unix.Errno, res *Result) {
 
 // settleAbsent counts an operation that may find nothing.
 func settleAbsent(a *attempt, errno unix.Errno, done *int, res *Result) {
-	switch {
-	case errno == 0:
+	if errno == 0 {
 		*done++
-	case errno == unix.ENOENT:
-		res.Absent++
-	default:
-		res.refuse(a.index, unix.ErrnoName(errno))
+		return
 	}
+	if errno == unix.ENOENT {
+		res.Absent++
+		return
+	}
+	res.refuse(a.index, unix.ErrnoName(errno))
 }

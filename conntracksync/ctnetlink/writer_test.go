@@ -77,6 +77,27 @@ func TestCreateRoundTrip(t *testing.T) {
 	}
 }
 
+// TestCreateRoundTripOfAChild needs a namespace whose rules use labels; the kernel takes
+// them over from new flows only there.
+func TestCreateRoundTripOfAChild(t *testing.T) {
+	ns := newNamespace(t)
+	ruleset(t, ns, "table ip l { chain c { type filter hook forward priority 0; ct label 3 accept; }; }")
+	c := openIn(t, ns, Config{})
+	master := sampleFlows()["helper and adjustment"]
+	child := childFlow(master.Key)
+	if res := apply(t, c, op(opCreate, master), op(opCreate, child)); res.Created != 2 || len(res.Stripped) != 0 {
+		t.Fatalf("%+v", res)
+	}
+	wantFlow(t, table(t, c)[child.Key], child)
+	changed := *child.Extra
+	changed.Labels, changed.Synproxy.TimestampOffset = [16]byte{2}, 9
+	child.Extra = &changed
+	if res := apply(t, c, op(opUpdate, child)); res.Updated != 1 {
+		t.Fatalf("%+v", res)
+	}
+	wantFlow(t, table(t, c)[child.Key], child)
+}
+
 func TestCreateRoundTripFromADump(t *testing.T) {
 	first, second := openIn(t, newNamespace(t), Config{}), openIn(t, newNamespace(t), Config{})
 	for _, f := range sampleFlows() {
