@@ -29,6 +29,7 @@ func TestApply(t *testing.T) {
 		f.TCP.State = conntracksync.TCPSynSent
 	})
 	stateless := changed(snat, func(f *conntracksync.Flow) { f.HasTCP, f.TCP = false, conntracksync.TCPInfo{} })
+	helped := samples["helper and adjustment"]
 	child := changed(snat, func(f *conntracksync.Flow) {
 		f.Status |= conntracksync.StatusExpected
 		f.Extra = &conntracksync.Extra{Master: plain.Key, HasMaster: true}
@@ -125,6 +126,38 @@ func TestApply(t *testing.T) {
 			[]conntracksync.Op{op(opReplace, remapped)},
 			Result{Created: 1},
 			[]conntracksync.Flow{remapped},
+		},
+		{
+			"replace a flow that has a helper",
+			[]conntracksync.Flow{helped},
+			[]conntracksync.Op{op(opReplace, changed(helped, func(f *conntracksync.Flow) { f.Timeout = 77 }))},
+			Result{Updated: 1},
+			[]conntracksync.Flow{changed(helped, func(f *conntracksync.Flow) {
+				f.Timeout = 77
+				f.TCP.FlagsOriginal |= tcpFlagBeLiberal
+				f.TCP.FlagsReply |= tcpFlagBeLiberal
+			})},
+		},
+		{
+			"replace a flow that lacks the helper",
+			[]conntracksync.Flow{changed(helped, func(f *conntracksync.Flow) { f.Extra = nil })},
+			[]conntracksync.Op{op(opReplace, helped)},
+			Result{Created: 1},
+			[]conntracksync.Flow{helped},
+		},
+		{
+			"replace a flow that has a helper and another translation",
+			[]conntracksync.Flow{changed(helped, func(f *conntracksync.Flow) { f.Reply.DestinationPort++ })},
+			[]conntracksync.Op{op(opReplace, helped)},
+			Result{Created: 1, Evicted: 1},
+			[]conntracksync.Flow{helped},
+		},
+		{
+			"replace by a flow with a helper, over a rival",
+			[]conntracksync.Flow{changed(helped, func(f *conntracksync.Flow) { f.Original.SourcePort++ })},
+			[]conntracksync.Op{op(opReplace, helped)},
+			Result{Created: 1, Evicted: 1},
+			[]conntracksync.Flow{helped},
 		},
 		{
 			"replace what is not there", nil,

@@ -64,3 +64,7 @@ func (b *batch) datagram() (d []byte, ok bool) {
 	b.next++
 	return d, true
 }
+
+// full tells whether the last call may have left datagrams in the queue. It leaves an
+// error as well, which the next call then returns.
+func (b *batch) full() bool { return b.count == batchDatagrams }

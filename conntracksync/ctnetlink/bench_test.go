@@ -133,8 +133,8 @@ func prepare(b *testing.B, c *Conn, ops []conntracksync.Op, kind conntracksync.O
 
 func BenchmarkDump(b *testing.B) {
 	c := benchConn(b)
-	const n = 500000
-	if _, err := c.Apply(manyFlows(n)); err != nil {
+	const n = 200000
+	if res, err := c.Apply(manyFlows(n)); err != nil || res.Created != n {
 		b.Fatal(err)
 	}
 	b.ReportAllocs()

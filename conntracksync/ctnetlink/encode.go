@@ -125,6 +125,17 @@ func (e *encoder) update(f *conntracksync.Flow, without stripped, sequence uint3
 	e.end()
 }
 
+// refresh encodes an update that has the helper begin anew and the kernel stop judging
+// windows.
+func (e *encoder) refresh(f *conntracksync.Flow, sequence uint32) {
+	liberal := *f
+	liberal.TCP.FlagsOriginal |= tcpFlagBeLiberal
+	liberal.TCP.FlagsReply |= tcpFlagBeLiberal
+	e.update(&liberal, strippedStatus, sequence)
+	e.helper(f.Extra.Helper)
+	e.end()
+}
+
 // timeout encodes a change of nothing but the time-out.
 func (e *encoder) timeout(f *conntracksync.Flow, sequence uint32) {
 	e.begin(messageNew, 0, sequence, &f.Key)

@@ -30,13 +30,17 @@ const sctpStateMax = 8
 // extraAtCreation writes what can be set on a new flow only.
 func (e *encoder) extraAtCreation(x *conntracksync.Extra, without stripped) {
 	if x.Helper != "" && without&strippedHelper == 0 {
-		help := e.open(attrHelp)
-		e.string(helpName, x.Helper)
-		e.close(help)
+		e.helper(x.Helper)
 	}
 	if x.HasMaster && without&strippedMaster == 0 {
 		e.tuple(attrTupleMaster, x.Master.Original, x.Master.Protocol)
 	}
+}
+
+func (e *encoder) helper(name string) {
+	help := e.open(attrHelp)
+	e.string(helpName, name)
+	e.close(help)
 }
 
 // extra writes what new flows and old ones take alike. Without a mask, labels replace

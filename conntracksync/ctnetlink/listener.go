@@ -174,6 +174,9 @@ func (l *Listener) Receive(ctx context.Context, events []conntracksync.Event) (n
 		switch {
 		case err == nil:
 			n = l.datagrams(events, n)
+			if n > 0 && !l.s.batch.full() {
+				return n, overrun, nil // the queue was empty, asking again would cost a call
+			}
 		case errors.Is(err, unix.EAGAIN):
 			return n, overrun, nil
 		case errors.Is(err, unix.ENOBUFS):

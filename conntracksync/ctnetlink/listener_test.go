@@ -84,6 +84,70 @@ func TestOwnChangesAreNotReported(t *testing.T) {
 	}
 }
 
+func TestHear(t *testing.T) {
+	ns := newNamespace(t)
+	c, other := openIn(t, ns, Config{Expectations: true}), writerIn(t, ns)
+	f := sampleFlows()["tcp snat"]
+	for _, tt := range []struct {
+		scope Scope
+		want  []conntracksync.EventKind
+	}{
+		{ScopeEnds, []conntracksync.EventKind{conntracksync.EventDestroy}},
+		{ScopeNothing, nil},
+		{ScopeEverything, []conntracksync.EventKind{
+			conntracksync.EventNew, conntracksync.EventUpdate, conntracksync.EventDestroy,
+		}},
+	} {
+		if err := c.Hear(tt.scope); err != nil {
+			t.Fatal(err)
+		}
+		apply(t, other, op(opCreate, f), op(opUpdate, f), op(opDelete, f))
+		// The kernel has queued the events by the time that Apply returns.
+		var kinds []conntracksync.EventKind
+		if _, err := c.Listener.s.tryRead(); err == nil {
+			events := make([]conntracksync.Event, 8)
+			for _, e := range events[:c.datagrams(events, 0)] {
+				kinds = append(kinds, e.Kind)
+			}
+		}
+		if diff := cmp.Diff(tt.want, kinds); diff != "" {
+			t.Errorf("scope %d, want to got:\n%s", tt.scope, diff)
+		}
+	}
+	if err := c.Listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Hear(ScopeEnds); !errors.Is(err, ErrClosed) {
+		t.Errorf("on a closed listener: %v", err)
+	}
+}
+
+// TestReceiveManyBatches has more events queued than one call of the kernel returns and
+// more than the slice holds, so that all the ways to hand them over meet.
+func TestReceiveManyBatches(t *testing.T) {
+	ns := newNamespace(t)
+	c, other := openIn(t, ns, Config{}), writerIn(t, ns)
+	const n = 5*batchDatagrams + 17
+	flows := manyFlows(n)
+	apply(t, other, flows...)
+	room := make([]conntracksync.Event, batchDatagrams+9)
+	for i := 0; i < n; {
+		got, overrun, err := c.Receive(t.Context(), room)
+		if err != nil || overrun {
+			t.Fatal(overrun, err)
+		}
+		for _, e := range room[:got] {
+			if e.Flow.Key != flows[i].Flow.Key {
+				t.Fatalf("event %d is about %+v, want %+v", i, e.Flow.Key, flows[i].Flow.Key)
+			}
+			i++
+		}
+	}
+	if c.Drops() != (Drops{}) {
+		t.Error(c.Drops())
+	}
+}
+
 func TestOverrunIsReportedAndSurvived(t *testing.T) {
 	ns := newNamespace(t)
 	c, other := openIn(t, ns, Config{ReceiveBuffer: 4096}), writerIn(t, ns)

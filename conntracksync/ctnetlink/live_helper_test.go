@@ -236,6 +236,8 @@ func TestLiveActiveFTPMoves(t *testing.T) {
 		t.Fatal("a data connection passes without its expectation")
 	}
 	replicateExpectations(t, first, second)
+	// A replacement of the control connection must not take along what is expected.
+	replicate(t, first, second)
 	sameExpectations(t, first, second)
 	data, err := dataSession(t, p.server, serverAddr4, natAddr4+":51201", p.client, clientAddr4+":51201")
 	if err == nil {
@@ -345,5 +347,52 @@ func expectEvent(t *testing.T, c *Conn, kind conntracksync.EventKind) conntracks
 			}
 			return *room[0].Expect
 		}
+	}
+}
+
+const synproxyRules = `
+table ip proxied {
+	chain raw { type filter hook prerouting priority -300; tcp dport 8080 tcp flags & (fin|syn|rst|ack) == syn notrack; }
+	chain forward {
+		type filter hook forward priority 0;
+		tcp dport 8080 ct state invalid,untracked synproxy mss 1460 wscale 7 timestamp sack-perm;
+		ct state invalid drop;
+	}
+}`
+
+// TestLiveSynproxySessionMoves moves a session whose handshake a SYNPROXY has answered:
+// its sequence numbers and time stamps are shifted for as long as it lasts.
+func TestLiveSynproxySessionMoves(t *testing.T) {
+	tt := liveCases()[0]
+	p := newPair(t)
+	for i, rules := range []natRules{tt.rules, {}} {
+		translate(t, p.routers[i], rules)
+		ruleset(t, p.routers[i], synproxyRules)
+	}
+	first, second := openIn(t, p.routers[0], Config{}), openIn(t, p.routers[1], Config{})
+	p.use(t, 0, false)
+	s := tt.open(t, p, tt.local, tt.to, tt.listen)
+	if err := s.exchange(tt.bulk, 5*time.Second); err != nil {
+		t.Fatalf("before the move: %v", err)
+	}
+	f := find(t, first, tt.protocol)
+	if f.Extra == nil || !f.Extra.HasSynproxy || !f.Extra.HasAdjust {
+		t.Fatalf("on router 1: %s", shown(f))
+	}
+	bare := f
+	bare.Extra = nil
+	apply(t, second, op(opCreate, bare))
+	p.use(t, 1, false)
+	if err := s.exchange(64, 300*time.Millisecond); err == nil {
+		t.Error("the session passes without its shifts")
+	}
+	replicate(t, first, second)
+	if err := s.exchange(tt.bulk, 5*time.Second); err != nil {
+		t.Errorf("after the move: %v", err)
+	}
+	replicate(t, second, first)
+	p.use(t, 0, false)
+	if err := s.exchange(tt.bulk, 5*time.Second); err != nil {
+		t.Errorf("after the move back: %v", err)
 	}
 }

@@ -13,9 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// receiveSize holds every datagram of ctnetlink: the kernel fills dumps up to
-// 32 kB, and an event has a few hundred bytes.
-const receiveSize = 64 << 10
+// receiveSize holds every datagram of ctnetlink but those of a batch: the kernel fills
+// dumps up to 32 kB, and an answer has a few hundred bytes.
+const receiveSize = 32 << 10
 
 // ErrClosed is the error of a call on a closed socket.
 var ErrClosed = errors.New("conntrack socket is closed")

@@ -12,7 +12,9 @@ type step uint8
 const (
 	stepCreate step = iota + 1
 	stepUpdate
-	// stepGet looks at what holds the original tuple, after EEXIST or before a sweep.
+	// stepRefresh is an update in the place of a replacement (see firstStep).
+	stepRefresh
+	// stepGet looks at what holds the original tuple, after EEXIST or as the first step.
 	stepGet
 	// stepReplace deletes by the original tuple and creates.
 	stepReplace
@@ -59,13 +61,22 @@ type attempt struct {
 	message int
 }
 
-func firstStep(k conntracksync.OpKind) step {
-	switch k {
+// firstStep returns what is tried first for op, or 0 if there is no such kind.
+//
+// A flow that has a helper is not replaced if the one that is there will do: with it
+// would go what the helper expects. Its windows may be stale, so they are not judged
+// any more.
+func firstStep(op *conntracksync.Op) step {
+	switch op.Kind {
 	case conntracksync.OpCreate:
 		return stepCreate
 	case conntracksync.OpUpdate:
 		return stepUpdate
 	case conntracksync.OpReplace:
+		f := &op.Flow
+		if f.Extra != nil && f.Extra.Helper != "" && (f.Protocol != unix.IPPROTO_TCP || hasState(f)) {
+			return stepGet
+		}
 		return stepReplace
 	case conntracksync.OpDelete:
 		return stepDelete
@@ -84,7 +95,7 @@ func firstStep(k conntracksync.OpKind) step {
 // check returns the refusal of an operation that cannot be encoded, or "".
 func check(op *conntracksync.Op) string {
 	f := &op.Flow
-	first := firstStep(op.Kind)
+	first := firstStep(op)
 	if first == stepExpect || first == stepUnexpect {
 		return checkExpectation(op.Expect)
 	}
@@ -148,6 +159,8 @@ func (w *Writer) settle(a *attempt, res *Result) (open bool) {
 		next = w.afterCreate(a, errno, res)
 	case stepUpdate:
 		next = afterUpdate(a, errno, res)
+	case stepRefresh:
+		next = afterRefresh(a, errno, res)
 	case stepGet:
 		next = afterGet(a, errno, res)
 	case stepReplace, stepEvict:
@@ -240,6 +253,8 @@ func afterGet(a *attempt, errno unix.Errno, res *Result) step {
 	switch {
 	case a.op.Kind == conntracksync.OpSweep:
 		return afterGetToSweep(a, errno, res)
+	case errno == unix.ENOENT && a.tries == 1:
+		return stepCreate
 	case errno == unix.ENOENT:
 		// Not the original tuple is taken, so the reply tuple is.
 		a.evicting = true
@@ -249,8 +264,19 @@ func afterGet(a *attempt, errno unix.Errno, res *Result) step {
 		return 0
 	case a.found == foundSame && a.op.Kind != conntracksync.OpReplace:
 		return stepUpdate
+	case a.found == foundSame && a.tries == 1:
+		return stepRefresh
 	}
 	a.evicting = a.found == foundOther
+	return stepReplace
+}
+
+// afterRefresh replaces the flow after all if it has another helper or none.
+func afterRefresh(a *attempt, errno unix.Errno, res *Result) step {
+	if errno == 0 {
+		res.Updated++
+		return 0
+	}
 	return stepReplace
 }
 

@@ -112,7 +112,7 @@ func (w *Writer) applyBatch(ops []conntracksync.Op, first int, res *Result) erro
 			res.refuse(first+i, refusal)
 			continue
 		}
-		w.pending = append(w.pending, attempt{op: &ops[i], index: first + i, step: firstStep(ops[i].Kind)})
+		w.pending = append(w.pending, attempt{op: &ops[i], index: first + i, step: firstStep(&ops[i])})
 	}
 	for len(w.pending) > 0 {
 		w.encode()
@@ -146,6 +146,8 @@ func (w *Writer) encode() {
 			w.enc.create(f, a.without, w.next(a))
 		case stepUpdate:
 			w.enc.update(f, a.without, w.next(a))
+		case stepRefresh:
+			w.enc.refresh(f, w.next(a))
 		case stepGet:
 			a.found = foundNone
 			w.enc.get(&f.Key, w.next(a))

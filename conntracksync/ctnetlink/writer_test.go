@@ -172,7 +172,7 @@ func TestAnswersAreMatchedBySequence(t *testing.T) {
 	ops := []conntracksync.Op{op(opCreate, f), op(opCreate, f), op(opDelete, f)}
 	w := &Writer{sequence: 1<<32 - 2}
 	for i := range ops {
-		w.pending = append(w.pending, attempt{op: &ops[i], index: 7 + i, step: firstStep(ops[i].Kind)})
+		w.pending = append(w.pending, attempt{op: &ops[i], index: 7 + i, step: firstStep(&ops[i])})
 	}
 	w.encode()
 	failed := func(sequence uint32, errno unix.Errno) message {
