@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -25,9 +24,6 @@ const (
 	stallLimit    = 100 * time.Millisecond
 	// helloLimit is how long the peer may take to say hello.
 	helloLimit = 1500 * time.Millisecond
-	// maxWaiting is how many encoded frames may wait for the connection before no
-	// more of a dump is taken in.
-	maxWaiting = 8
 	// maxLogged bounds the reasons for not having a stream that are logged.
 	maxLogged = 8
 )
@@ -36,15 +32,9 @@ const (
 type connection struct {
 	channel *peer.Channel
 	// link is the HA link that it takes.
-	link    string
-	remote  conntracksync.Hello
-	traffic *traffic
-	frames  chan *conntracksync.Frame
-	free    chan *conntracksync.Frame
-	writes  chan []byte
-	// lost holds the error that ended the stream.
-	lost chan error
-	once sync.Once
+	link   string
+	remote conntracksync.Hello
+	once   sync.Once
 	// cause is the same, once done is closed.
 	cause error
 	done  chan struct{}
@@ -53,33 +43,13 @@ type connection struct {
 	heardAt atomic.Int64
 }
 
-// channels are what the loop selects on; nil channels block for ever.
-func (c *connection) channels() (<-chan *conntracksync.Frame, <-chan error) {
-	if c == nil {
-		return nil, nil
-	}
-	return c.frames, c.lost
-}
-
 // fail ends the stream once.
 func (c *connection) fail(err error) {
 	c.once.Do(func() {
-		c.lost <- err // buffered
 		c.cause = err
 		close(c.done)
 		_ = c.channel.Close() // the first error says more
 	})
-}
-
-// recycle gives a frame's memory back.
-func (c *connection) recycle(f *conntracksync.Frame) {
-	if c == nil {
-		return
-	}
-	select {
-	case c.free <- f:
-	default:
-	}
 }
 
 // noteTrouble remembers why there is no stream. Each reason is logged once until
@@ -115,27 +85,17 @@ func digit(c byte) bool { return c >= '0' && c <= '9' }
 // converse says hello to the peer, which has answered or called, and serves the stream
 // until it breaks. A stream that is there already is replaced once both have said hello.
 func (r *replication) converse(ctx context.Context, answered call) error {
-	c := &connection{
-		channel: answered.channel, link: answered.link, traffic: &r.traffic,
-		frames: make(chan *conntracksync.Frame, 4), free: make(chan *conntracksync.Frame, 8),
-		writes: make(chan []byte), lost: make(chan error, 1), done: make(chan struct{}), began: time.Now(),
-	}
+	c := &connection{channel: answered.channel, link: answered.link, done: make(chan struct{}), began: time.Now()}
 	stop := context.AfterFunc(ctx, func() { c.fail(ctx.Err()) })
 	defer stop()
 	if err := r.greet(c); err != nil {
 		c.fail(err)
 		return err
 	}
-	select {
-	case r.conns <- c:
-	case <-ctx.Done():
-		c.fail(ctx.Err())
-		return ctx.Err()
-	}
-	go c.write()
+	r.use(c)
 	go c.watch()
-	err := c.read()
-	c.fail(err)
+	c.fail(r.read(c))
+	r.drop(c)
 	return c.cause
 }
 
@@ -171,8 +131,12 @@ func (r *replication) greet(c *connection) error {
 func (r *replication) hello() conntracksync.Hello {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	return r.helloNow()
+}
+
+func (r *replication) helloNow() conntracksync.Hello {
 	return conntracksync.Hello{
-		ProtocolMin: conntracksync.ProtocolMin, ProtocolMax: conntracksync.ProtocolMax,
+		ProtocolMin: conntracksync.ProtocolMin, ProtocolMax: conntracksync.ProtocolMax, Features: conntracksync.Features,
 		Epoch: r.epoch, Role: r.role.wire(), Term: r.role.term,
 		Node: r.node.opts.Name, ConfigHash: r.node.doc.Hash(),
 	}
@@ -185,30 +149,21 @@ func (c roleChange) wire() conntracksync.Role {
 	return conntracksync.RoleBackup
 }
 
-// read brings frames to the loop until the stream breaks.
-func (c *connection) read() error {
+// read takes in frames until the stream breaks.
+func (r *replication) read(c *connection) error {
 	var buf []byte
+	var f conntracksync.Frame
 	for {
 		var err error
 		if buf, err = c.channel.Receive(buf, time.Time{}); err != nil {
 			return err
 		}
 		c.heardAt.Store(int64(time.Since(c.began)))
-		c.traffic.received.Add(uint64(len(buf)))
-		var f *conntracksync.Frame
-		select {
-		case f = <-c.free:
-		default:
-			f = new(conntracksync.Frame)
-		}
-		if err := conntracksync.ParseFrame(buf, f); err != nil {
+		r.traffic.received.Add(uint64(len(buf)))
+		if err := conntracksync.ParseFrame(buf, &f); err != nil {
 			return err
 		}
-		select {
-		case c.frames <- f:
-		case <-c.done:
-			return errors.New("the stream was closed")
-		}
+		r.takeFrame(c, &f)
 	}
 }
 
@@ -241,42 +196,38 @@ func (c *connection) watch() {
 	}
 }
 
-// write sends what the loop hands over until the stream breaks.
-func (c *connection) write() {
-	for {
-		select {
-		case b := <-c.writes:
-			if err := c.channel.Send(b); err != nil {
-				c.fail(err)
-				return
-			}
-			c.traffic.sent.Add(uint64(len(b)))
-		case <-c.done:
-			return
-		}
-	}
-}
-
-// takeConnection begins to use a stream.
-func (r *replication) takeConnection(now time.Time, c *connection) {
+// use starts to use a stream.
+func (r *replication) use(c *connection) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if r.conn != nil {
 		r.conn.fail(errReplaced)
 	}
-	mine := conntracksync.Hello{ProtocolMin: conntracksync.ProtocolMin, ProtocolMax: conntracksync.ProtocolMax, Role: r.role.wire(), Term: r.role.term}
-	r.conn, r.remote, r.peerHash, r.linkErr, r.keyErr, r.out = c, c.remote, c.remote.ConfigHash, "", false, nil
-	r.logged, r.peerStatus = nil, conntracksync.PeerStatus{}
+	now, mine := time.Now(), r.helloNow()
+	r.conn, r.remote, r.peerHash, r.linkErr, r.keyErr, r.control = c, c.remote, c.remote.ConfigHash, "", false, nil
+	r.logged, r.peerStatus, r.sentAt = nil, conntracksync.PeerStatus{}, now
 	r.sender.Connected(now, mine, c.remote)
 	r.obey(r.receiver.Connected(now, mine, c.remote))
 	r.node.log.Info("the replication stream is up", "peer", r.peer.Name, "link", c.link)
 	r.node.observer.wake()
+	r.publish()
 	r.sendStatus()
 }
 
-func (r *replication) loseConnection(err error) {
-	r.conn, r.out, r.peerHash, r.linkErr = nil, nil, "", withoutPorts(err.Error())
+// drop stops using a stream that broke, unless a newer one has taken its place.
+func (r *replication) drop(c *connection) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.conn != c {
+		return
+	}
+	r.conn, r.control, r.peerHash, r.linkErr = nil, nil, "", withoutPorts(c.cause.Error())
 	r.sender.Disconnected()
 	r.receiver.Disconnected()
 	r.node.observer.wake()
+	r.publish()
+	signal(r.wake)
+	signal(r.rows)
 }
 
 // sendStatus tells the peer how this node stands.
@@ -284,35 +235,16 @@ func (r *replication) sendStatus() {
 	r.enqueue(&conntracksync.Frame{Type: conntracksync.FrameStatus, Status: conntracksync.PeerStatus{
 		Role: r.role.wire(), Term: r.role.term, Ready: r.ready.Load(), ConfigHash: r.node.doc.Hash(),
 	}})
+	signal(r.wake)
 }
 
-// enqueue encodes a frame for the writer.
+// enqueue encodes a frame for the pump.
 func (r *replication) enqueue(f *conntracksync.Frame) {
 	if r.conn == nil {
 		return
 	}
 	if f.Version == 0 {
-		f.Version = conntracksync.ProtocolMax
+		f.Version = conntracksync.ProtocolMin
 	}
-	r.out = append(r.out, conntracksync.AppendFrame(nil, f))
-}
-
-// nextFrame returns what the writer is to send next and its channel; a nil channel
-// if there is nothing.
-func (r *replication) nextFrame(now time.Time) ([]byte, chan<- []byte) {
-	if r.conn == nil {
-		return nil, nil
-	}
-	// The sender's queue, not this one, is where flows wait: it coalesces.
-	for len(r.out) < 2 {
-		f, ok := r.sender.Next(now)
-		if !ok {
-			break
-		}
-		r.enqueue(&f)
-	}
-	if len(r.out) == 0 {
-		return nil, nil
-	}
-	return r.out[0], r.conn.writes
+	r.control = append(r.control, conntracksync.AppendFrame(nil, f))
 }

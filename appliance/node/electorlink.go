@@ -222,7 +222,7 @@ func (l *electorLink) listen(ctx context.Context) error {
 			l.node.forgetUnresolved()
 		}
 		if l.node.sync != nil {
-			l.node.sync.setRole(ctx, roleChange{master: r.State == vrrp.Master, term: r.Term})
+			l.node.sync.setRole(roleChange{master: r.State == vrrp.Master, term: r.Term})
 		}
 	}
 }

@@ -19,39 +19,49 @@ import (
 )
 
 const (
-	// eventBatch is how many events or flows are handed over at once; eventSets are
-	// in flight, so that one is filled while another is emptied.
-	eventBatch = 256
-	eventSets  = 4
+	// eventBatch is how many events are taken in at once. When there are busyEvents
+	// or more, the next ones gather for eventPause first: fewer wake-ups cost less
+	// than the events themselves.
+	eventBatch = 1024
+	busyEvents = 32
+	eventPause = time.Millisecond
+	// settleTime is how long no event has come before the kernel's queue counts as
+	// empty.
+	settleTime = 50 * time.Millisecond
+	// overrunQuiet is how long nothing more is logged of lost events.
+	overrunQuiet = 10 * time.Second
 	// barrierTime bounds how long a handover waits for the peer's acknowledgement.
 	barrierTime = time.Second
-	// idleInterval is how often the loop looks around when nothing happens.
+	// idleInterval is how often the pump looks around when nothing happens.
 	idleInterval = time.Second
+	// indexLabel tells the key of the index from other secrets of the members.
+	indexLabel = "tandem session index"
 )
 
-// replication keeps the session tables of the two nodes equal. One goroutine,
-// loop, decides; the others bring it events, dumps, frames and wishes.
+// replication keeps the session tables of the two nodes equal. Events, frames and
+// parts of dumps are taken in by the goroutines that read them; pump sends. All work
+// under mu, so that what the kernel is told is in order.
 type replication struct {
 	node  *node
 	peer  config.Member
 	table *ctnetlink.Conn
 	epoch uint64
 
-	events   chan eventSet
-	free     chan []conntracksync.Event
-	roles    chan roleChange
-	conns    chan *connection
-	dumps    chan dumpPart
-	barriers chan chan error
-	ready    atomic.Bool
+	// wake tells the pump that there may be something to send, rows tells a dump that
+	// the pump has sent something.
+	wake, rows chan struct{}
+	ready      atomic.Bool
+	traffic    traffic
 
-	// mu guards what status reads; loop holds it while it works.
 	mu       sync.Mutex
+	index    *conntracksync.Index
 	sender   *conntracksync.Sender
 	receiver *conntracksync.Receiver
 	conn     *connection
-	// out holds encoded frames that wait for the connection's writer.
-	out     [][]byte
+	// control holds encoded frames that are not the sender's.
+	control [][]byte
+	// sentAt is when something was last handed to the connection.
+	sentAt  time.Time
 	waiting []chan error
 	role    roleChange
 	remote  conntracksync.Hello
@@ -68,19 +78,15 @@ type replication struct {
 	logged  []string
 	applied ctnetlink.Result
 	dumping bool
-	// overrun tells that events were lost and the queue is not yet empty.
-	overrun bool
-	traffic traffic
+	// overrun tells that events were lost and the queue is not yet empty; eventsAt is
+	// when events last came.
+	overrun         bool
+	eventsAt        time.Time
+	overrunLoggedAt time.Time
 }
 
 // traffic counts the bytes of the frames that went over the streams.
 type traffic struct{ sent, received atomic.Uint64 }
-
-// eventSet is what the kernel reported.
-type eventSet struct {
-	events  []conntracksync.Event
-	overrun bool
-}
 
 // roleChange is the elector's word on this node's role.
 type roleChange struct {
@@ -90,7 +96,11 @@ type roleChange struct {
 
 // newReplication opens the kernel's table.
 func newReplication(n *node, other config.Member) (*replication, error) {
-	table, err := ctnetlink.Open(ctnetlink.Config{})
+	secret, err := n.identity.SharedSecret(other.PublicKey, indexLabel)
+	if err != nil {
+		return nil, fmt.Errorf("derive the key of the session index: %w", err)
+	}
+	table, err := ctnetlink.Open(ctnetlink.Config{Expectations: true})
 	if err != nil {
 		return nil, fmt.Errorf("open connection tracking: %w; does this kernel have the modules nf_conntrack and nf_conntrack_netlink?", err)
 	}
@@ -103,13 +113,13 @@ func newReplication(n *node, other config.Member) (*replication, error) {
 		return nil, errors.Join(err, table.Close())
 	}
 	own := n.ownAddresses()
+	index := conntracksync.NewIndex([16]byte(secret))
 	return &replication{
 		node: n, peer: other, ways: ways, table: table, epoch: binary.BigEndian.Uint64(epoch[:]),
-		events: make(chan eventSet), free: make(chan []conntracksync.Event, eventSets),
-		roles: make(chan roleChange), conns: make(chan *connection), dumps: make(chan dumpPart),
-		barriers: make(chan chan error),
-		sender:   conntracksync.NewSender(conntracksync.SenderConfig{Exclude: own}),
-		receiver: conntracksync.NewReceiver(conntracksync.ReceiverConfig{Exclude: own}),
+		wake: make(chan struct{}, 1), rows: make(chan struct{}, 1),
+		index:    index,
+		sender:   conntracksync.NewSender(conntracksync.SenderConfig{Exclude: own}, index),
+		receiver: conntracksync.NewReceiver(conntracksync.ReceiverConfig{Exclude: own}, index),
 	}, nil
 }
 
@@ -146,96 +156,75 @@ func (r *replication) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.readEvents(ctx) })
 	g.Go(func() error { return r.connect(ctx) })
-	g.Go(func() error { return r.loop(ctx) })
+	g.Go(func() error { return r.pump(ctx) })
 	return g.Wait()
 }
 
-// readEvents brings the kernel's events to the loop. Lost events are a reason to
-// repair, never to end.
-func (r *replication) readEvents(ctx context.Context) error {
-	for range eventSets {
-		r.free <- make([]conntracksync.Event, eventBatch)
+// signal wakes whoever waits for c, now or later.
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
 	}
+}
+
+// readEvents takes in what the kernel reports. Lost events are a reason to repair,
+// never to end.
+func (r *replication) readEvents(ctx context.Context) error {
+	events := make([]conntracksync.Event, eventBatch)
 	for {
-		var buf []conntracksync.Event
-		select {
-		case <-ctx.Done():
-			return nil
-		case buf = <-r.free:
-		}
-		n, overrun, err := r.table.Receive(ctx, buf[:eventBatch])
+		n, overrun, err := r.table.Receive(ctx, events)
 		if ctx.Err() != nil {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
+		r.takeEvents(events[:n], overrun)
+		signal(r.wake)
+		if n < busyEvents {
+			continue
+		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case r.events <- eventSet{events: buf[:n], overrun: overrun}:
+		case <-time.After(eventPause):
 		}
 	}
 }
 
-// loop owns the sender and the receiver.
-func (r *replication) loop(ctx context.Context) error {
-	ping := time.NewTicker(pingInterval)
-	defer ping.Stop()
-	for {
-		r.mu.Lock()
-		now := time.Now()
-		r.startDumps(ctx, now)
-		r.answerBarriers()
-		next, writer := r.nextFrame(now)
-		frames, lost := r.conn.channels()
-		dumps := r.dumps
-		if len(r.out) > maxWaiting {
-			dumps = nil // let the connection catch up first
+func (r *replication) takeEvents(events []conntracksync.Event, overrun bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	r.eventsAt = now
+	for i := range events {
+		if r.role.master {
+			r.sender.Event(now, &events[i])
+		} else {
+			r.receiver.Event(now, &events[i])
 		}
-		timer := time.NewTimer(r.untilDeadline(now))
-		r.publish()
-		r.mu.Unlock()
-
-		var work func(now time.Time)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return nil
-		case set := <-r.events:
-			work = func(now time.Time) { r.takeEvents(now, set) }
-		case change := <-r.roles:
-			work = func(now time.Time) { r.takeRole(now, change) }
-		case conn := <-r.conns:
-			work = func(now time.Time) { r.takeConnection(now, conn) }
-		case f := <-frames:
-			work = func(now time.Time) { r.takeFrame(now, f) }
-		case err := <-lost:
-			work = func(now time.Time) { r.loseConnection(err) }
-		case part := <-dumps:
-			work = func(now time.Time) { r.takeDump(now, part) }
-		case writer <- next:
-			work = func(time.Time) { r.out = r.out[1:] }
-		case done := <-r.barriers:
-			work = func(now time.Time) { r.sender.Barrier(now); r.waiting = append(r.waiting, done) }
-		case <-ping.C:
-			work = func(time.Time) { r.enqueue(&conntracksync.Frame{Type: conntracksync.FramePing}) }
-		case <-timer.C:
-			work = r.repair
-		}
-		timer.Stop()
-		r.mu.Lock()
-		work(time.Now())
-		r.mu.Unlock()
+	}
+	r.overrun = r.overrun || overrun
+	if len(events) < eventBatch {
+		r.repair(now)
 	}
 }
 
-// untilDeadline returns how long nothing is due.
-func (r *replication) untilDeadline(now time.Time) time.Duration {
-	if at := r.sender.Deadline(); !at.IsZero() {
-		return min(max(at.Sub(now), 0), idleInterval)
+// repair makes up for events that the kernel has dropped. The kernel tells of the
+// loss before it hands out what it had queued until then, and these older events must
+// not count as newer than what the repair reads, so it waits for the end of the queue.
+func (r *replication) repair(now time.Time) {
+	if !r.overrun {
+		return
 	}
-	return idleInterval
+	r.overrun = false
+	if now.Sub(r.overrunLoggedAt) > overrunQuiet {
+		r.overrunLoggedAt = now
+		r.node.log.Warn("the kernel dropped conntrack events; comparing the tables")
+	}
+	r.sender.Overrun(now)
+	r.receiver.Overrun(now)
 }
 
 // publish tells the election whether this node could take over without loss.
@@ -247,78 +236,89 @@ func (r *replication) publish() {
 	}
 }
 
-func (r *replication) takeEvents(now time.Time, set eventSet) {
-	for _, e := range set.events {
-		r.sender.Event(now, e)
-	}
-	r.overrun = r.overrun || set.overrun
-	if len(set.events) < eventBatch {
-		r.repair(now)
-	}
-	r.free <- set.events // has room for all there are
-}
-
-// repair asks for a full transfer after the kernel has dropped events. The kernel
-// tells of the loss before it hands out what it had queued until then, and these
-// older events must not count as newer than the transfer, so it waits for the end
-// of the queue.
-func (r *replication) repair(now time.Time) {
-	if !r.overrun {
+// setRole is called by the elector's reports. What the kernel has reported and nobody
+// has read yet counts for the new role: it is true of this node's table in either.
+func (r *replication) setRole(change roleChange) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.role == change {
 		return
 	}
-	r.overrun = false
-	r.node.log.Warn("the kernel dropped conntrack events; repairing by a full transfer")
-	r.sender.Overrun(now)
-}
-
-func (r *replication) takeRole(now time.Time, change roleChange) {
-	r.feedWaiting(now)
-	r.role = change
-	r.sender.SetRole(now, change.master, change.term)
-	r.obey(r.receiver.SetRole(now, change.master, change.term))
-	r.sendStatus()
-}
-
-// feedWaiting takes in what the kernel has reported already: it belongs to the role
-// that ends.
-func (r *replication) feedWaiting(now time.Time) {
-	for {
-		select {
-		case set := <-r.events:
-			r.takeEvents(now, set)
-		default:
-			return
-		}
+	now := time.Now()
+	scope := ctnetlink.ScopeEnds // what else is there to hear comes from the peer
+	if change.master {
+		scope = ctnetlink.ScopeEverything
 	}
+	if err := r.table.Hear(scope); err != nil {
+		r.node.log.Error("the events of connection tracking cannot be chosen", "error", err)
+	}
+	r.role = change
+	if change.master {
+		r.obey(r.receiver.SetRole(now, true, change.term))
+		r.sender.SetRole(now, true, change.term)
+	} else {
+		r.sender.SetRole(now, false, change.term)
+		r.obey(r.receiver.SetRole(now, false, change.term))
+	}
+	r.publish()
+	r.sendStatus()
+	signal(r.wake)
 }
 
-func (r *replication) takeFrame(now time.Time, f *conntracksync.Frame) {
+// takeFrame takes in a frame of the peer.
+func (r *replication) takeFrame(c *connection, f *conntracksync.Frame) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.conn != c {
+		return // of a stream that was replaced
+	}
+	now := time.Now()
 	switch f.Type {
-	case conntracksync.FrameAck:
-		r.sender.Acked(now, f.Acked)
-	case conntracksync.FrameDumpRequest:
-		r.sender.DumpRequested(now)
+	case conntracksync.FrameAck, conntracksync.FrameDigestRequest, conntracksync.FrameRepairRequest:
+		r.sender.Receive(now, f)
+		signal(r.wake)
 	case conntracksync.FrameStatus:
 		r.peerHash, r.peerStatus = f.Status.ConfigHash, f.Status
-	case conntracksync.FrameFlows, conntracksync.FrameDumpBegin, conntracksync.FrameDumpEnd, conntracksync.FrameBarrier:
-		r.obey(r.receiver.Receive(now, f))
-		r.obey(r.receiver.Applied(time.Now()))
 	case conntracksync.FrameHello, conntracksync.FramePing:
+	case conntracksync.FrameFlows, conntracksync.FrameDigest, conntracksync.FrameDigests,
+		conntracksync.FrameRepairBegin, conntracksync.FrameRepairEnd, conntracksync.FrameBarrier:
+		r.obey(r.receiver.Receive(now, f))
+		r.publish()
+	default: // a newer version's; the receiver counts it
+		r.obey(r.receiver.Receive(now, f))
 	}
-	r.conn.recycle(f)
 }
 
 // obey carries out what the receiver asks for.
 func (r *replication) obey(out conntracksync.Output) {
-	if len(out.Ops) > 0 {
-		result, err := r.table.Apply(out.Ops)
-		r.applied.Add(result)
-		if err != nil {
-			r.node.log.Error("sessions could not be written to the kernel", "error", err)
-		}
+	failed := r.write(out.Ops)
+	r.reply(out.Replies)
+	r.reply(r.receiver.Applied(time.Now(), failed).Replies)
+}
+
+// write changes the kernel's table and returns which operations failed.
+func (r *replication) write(ops []conntracksync.Op) (failed []int) {
+	if len(ops) == 0 {
+		return nil
 	}
-	for i := range out.Replies {
-		r.enqueue(&out.Replies[i])
+	result, err := r.table.Apply(ops)
+	r.applied.Add(result)
+	if err == nil {
+		return result.Failed
+	}
+	r.node.log.Error("sessions could not be written to the kernel", "error", err)
+	for i := range ops {
+		failed = append(failed, i) // how far it came is not known
+	}
+	return failed
+}
+
+func (r *replication) reply(frames []conntracksync.Frame) {
+	for i := range frames {
+		r.enqueue(&frames[i])
+	}
+	if len(frames) > 0 {
+		signal(r.wake)
 	}
 }
 
@@ -330,11 +330,11 @@ func (r *replication) barrier(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, barrierTime)
 	defer cancel()
 	done := make(chan error, 1)
-	select {
-	case r.barriers <- done:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	r.mu.Lock()
+	r.sender.Barrier(time.Now())
+	r.waiting = append(r.waiting, done)
+	r.mu.Unlock()
+	signal(r.wake)
 	select {
 	case err := <-done:
 		return err
@@ -358,20 +358,6 @@ func (r *replication) answerBarriers() {
 		done <- err // buffered
 	}
 	r.waiting = nil
-}
-
-// setRole is called by the elector's reports.
-func (r *replication) setRole(ctx context.Context, change roleChange) {
-	r.mu.Lock()
-	same := r.role == change
-	r.mu.Unlock()
-	if same {
-		return
-	}
-	select {
-	case r.roles <- change:
-	case <-ctx.Done():
-	}
 }
 
 // keyTrouble says why the keys of the two nodes do not fit; empty if they do.

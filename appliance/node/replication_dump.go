@@ -9,15 +9,12 @@ import (
 	"tandem/conntracksync/ctnetlink"
 )
 
-// dumpPart is a piece of the kernel's table.
-type dumpPart struct {
-	flows []conntracksync.Flow
-	// local parts are for the receiver, the others for the sender.
-	local bool
-	// last ends a dump; failed tells that it is not whole.
-	last   bool
-	failed error
-}
+const (
+	// dumpBatch is how many flows of a dump are taken in at once.
+	dumpBatch = 256
+	// rowsWait is how often a dump that was asked to pause looks whether it may go on.
+	rowsWait = 10 * time.Millisecond
+)
 
 // startDumps starts to read the kernel's table if somebody wants it. One dump runs
 // at a time; the other waits its turn.
@@ -26,59 +23,97 @@ func (r *replication) startDumps(ctx context.Context, now time.Time) {
 		return
 	}
 	switch {
-	case r.receiver.WantLocal():
+	case r.receiver.WantDump(now):
 		r.dumping = true
-		go r.dump(ctx, true)
+		go r.dump(ctx, r.feedReceiver, r.endReceiver)
 	case r.sender.WantDump(now):
 		r.dumping = true
-		go r.dump(ctx, false)
+		go r.dump(ctx, func(flows []conntracksync.Flow) error { return r.feedSender(ctx, flows) },
+			func(err error) { r.endSender(ctx, err) })
 	}
 }
 
-// dump reads the table and brings it to the loop in parts.
-func (r *replication) dump(ctx context.Context, local bool) {
-	part := dumpPart{local: local, flows: make([]conntracksync.Flow, 0, eventBatch)}
-	send := func() error {
-		select {
-		case r.dumps <- part:
-			part.flows = make([]conntracksync.Flow, 0, eventBatch)
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
+// dump reads the table and feeds it in parts. It always calls end.
+func (r *replication) dump(ctx context.Context, feed func([]conntracksync.Flow) error, end func(error)) {
+	flows := make([]conntracksync.Flow, 0, dumpBatch)
 	err := r.table.Dump(ctx, func(f *conntracksync.Flow) error {
-		part.flows = append(part.flows, *f)
-		if len(part.flows) < eventBatch {
+		flows = append(flows, *f)
+		if len(flows) < dumpBatch {
 			return nil
 		}
-		return send()
+		err := feed(flows)
+		flows = flows[:0]
+		return err
 	})
-	part.last, part.failed = true, err
-	_ = send() // fails only when everything ends
+	if err == nil {
+		err = feed(flows)
+	}
+	if err != nil && ctx.Err() == nil && !errors.Is(err, ctnetlink.ErrInterrupted) {
+		r.node.log.Warn("the session table could not be read; trying again", "error", err)
+	}
+	end(err)
+	r.mu.Lock()
+	r.dumping = false
+	r.mu.Unlock()
+	signal(r.wake)
 }
 
-// takeDump gives a part to whom it belongs.
-func (r *replication) takeDump(now time.Time, part dumpPart) {
-	for i := range part.flows {
-		if part.local {
-			r.receiver.Local(part.flows[i])
-		} else {
-			r.sender.DumpFlow(now, part.flows[i])
-		}
-	}
-	if !part.last {
+func (r *replication) feedReceiver(flows []conntracksync.Flow) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.obey(r.receiver.DumpFlows(time.Now(), flows))
+	return nil
+}
+
+func (r *replication) endReceiver(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err != nil {
+		r.receiver.DumpFailed(time.Now())
 		return
 	}
-	r.dumping = false
-	if part.failed != nil && !errors.Is(part.failed, ctnetlink.ErrInterrupted) {
-		r.node.log.Warn("the session table could not be read; trying again", "error", part.failed)
+	r.obey(r.receiver.DumpDone(time.Now()))
+	r.publish()
+}
+
+// feedSender waits while what was fed before has not been sent.
+func (r *replication) feedSender(ctx context.Context, flows []conntracksync.Flow) error {
+	for {
+		r.mu.Lock()
+		now := time.Now()
+		if r.sender.WantRows(now) {
+			r.write(r.sender.DumpFlows(now, flows))
+			r.mu.Unlock()
+			signal(r.wake)
+			return nil
+		}
+		r.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-r.rows:
+		case <-time.After(rowsWait):
+		}
 	}
-	switch {
-	case part.local:
-	case part.failed != nil:
+}
+
+func (r *replication) endSender(ctx context.Context, err error) {
+	var expected []conntracksync.Expectation
+	if err == nil {
+		err = r.table.DumpExpectations(ctx, func(e *conntracksync.Expectation) error {
+			expected = append(expected, *e)
+			return nil
+		})
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	for i := range expected {
+		r.sender.DumpExpectation(now, &expected[i])
+	}
+	if err != nil {
 		r.sender.DumpFailed(now)
-	default:
-		r.sender.DumpDone(now)
+		return
 	}
+	r.sender.DumpDone(now)
 }

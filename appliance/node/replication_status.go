@@ -14,7 +14,7 @@ func (r *replication) status(now time.Time) (status.Sync, string) {
 	defer r.mu.Unlock()
 	sent := r.sender.Stats()
 	s := status.Sync{
-		Connected: r.conn != nil, Error: r.linkErr, Backlog: r.sender.Backlog() + len(r.out),
+		Connected: r.conn != nil, Error: r.linkErr, Backlog: r.sender.Backlog(),
 		Applied: uint64(r.applied.Created + r.applied.Updated + r.applied.Deleted), Refused: uint64(r.applied.Refused),
 		Events: sent.Events, Sent: sent.Records, Overruns: sent.Overruns, Overflows: sent.Overflows,
 		Skipped: skipped(sent.Skipped), BytesSent: r.traffic.sent.Load(), BytesReceived: r.traffic.received.Load(),
