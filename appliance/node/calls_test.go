@@ -154,7 +154,7 @@ func watched(t *testing.T) (*connection, *peer.Channel) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &connection{channel: channel, lost: make(chan error, 1), done: make(chan struct{}), began: time.Now()}
+	c := &connection{channel: channel, done: make(chan struct{}), began: time.Now()}
 	t.Cleanup(func() { c.fail(errReplaced); _ = theirs.Close() })
 	return c, theirs
 }

@@ -78,6 +78,7 @@ type replication struct {
 	logged  []string
 	applied ctnetlink.Result
 	dumping bool
+	samples samples
 	// overrun tells that events were lost and the queue is not yet empty; eventsAt is
 	// when events last came.
 	overrun         bool
@@ -112,14 +113,22 @@ func newReplication(n *node, other config.Member) (*replication, error) {
 	if err != nil {
 		return nil, errors.Join(err, table.Close())
 	}
-	own := n.ownAddresses()
+	limits, err := ctnetlink.ReadTimeouts()
+	if err != nil {
+		n.log.Warn("the time-outs of connection tracking cannot be read; using the kernel's defaults", "error", err)
+	}
+	own, timeouts := n.ownAddresses(), conntracksync.TimeoutTable(limits)
+	var local []netip.Prefix
+	for _, u := range n.intent.Unreplicated {
+		local = append(local, u.Prefixes...)
+	}
 	index := conntracksync.NewIndex([16]byte(secret))
 	return &replication{
 		node: n, peer: other, ways: ways, table: table, epoch: binary.BigEndian.Uint64(epoch[:]),
 		wake: make(chan struct{}, 1), rows: make(chan struct{}, 1),
 		index:    index,
-		sender:   conntracksync.NewSender(conntracksync.SenderConfig{Exclude: own}, index),
-		receiver: conntracksync.NewReceiver(conntracksync.ReceiverConfig{Exclude: own}, index),
+		sender:   conntracksync.NewSender(conntracksync.SenderConfig{Exclude: own, ExcludeNetworks: local, Timeouts: &timeouts}, index),
+		receiver: conntracksync.NewReceiver(conntracksync.ReceiverConfig{Exclude: own, ExcludeNetworks: local, Timeouts: &timeouts}, index),
 	}, nil
 }
 
@@ -304,6 +313,7 @@ func (r *replication) write(ops []conntracksync.Op) (failed []int) {
 	result, err := r.table.Apply(ops)
 	r.applied.Add(result)
 	if err == nil {
+		r.samples.take(ops, result.Failed)
 		return result.Failed
 	}
 	r.node.log.Error("sessions could not be written to the kernel", "error", err)

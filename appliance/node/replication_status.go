@@ -28,6 +28,9 @@ func (r *replication) status(now time.Time) (status.Sync, string) {
 			s.RefusedBy[reason] = uint64(count)
 		}
 	}
+	s.Flows, s.Verified, s.VerificationFailed = r.index.Flows(), r.samples.verified, r.samples.differently
+	received := r.receiver.Stats()
+	s.Resyncs = sent.Repairs + received.Repairs
 	if r.role.master {
 		s.Complete = r.sender.Complete()
 		s.LagP50, s.LagP99, s.LagMax = r.sender.Lag(now)
