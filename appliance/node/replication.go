@@ -19,12 +19,12 @@ import (
 )
 
 const (
-	// eventBatch is how many events are taken in at once. When there are busyEvents
-	// or more, the next ones gather for eventPause first: fewer wake-ups cost less
-	// than the events themselves.
+	// eventBatch is how many events are taken in at once.
 	eventBatch = 1024
-	busyEvents = 32
-	eventPause = time.Millisecond
+	// pace is how long events, and what is to be sent, may gather when the last ones
+	// came less than that ago: a wake-up costs more than many events. What comes alone
+	// never waits.
+	pace = 2 * time.Millisecond
 	// settleTime is how long no event has come before the kernel's queue counts as
 	// empty.
 	settleTime = 50 * time.Millisecond
@@ -181,6 +181,7 @@ func signal(c chan<- struct{}) {
 // never to end.
 func (r *replication) readEvents(ctx context.Context) error {
 	events := make([]conntracksync.Event, eventBatch)
+	pause := newPacer()
 	for {
 		n, overrun, err := r.table.Receive(ctx, events)
 		if ctx.Err() != nil {
@@ -191,15 +192,36 @@ func (r *replication) readEvents(ctx context.Context) error {
 		}
 		r.takeEvents(events[:n], overrun)
 		signal(r.wake)
-		if n < busyEvents {
-			continue
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(eventPause):
+		if n < eventBatch {
+			pause.keep(ctx)
 		}
 	}
+}
+
+// pacer lets what comes in quick succession gather.
+type pacer struct {
+	last  time.Time
+	timer *time.Timer
+}
+
+func newPacer() *pacer {
+	p := &pacer{timer: time.NewTimer(time.Hour)}
+	p.timer.Stop()
+	return p
+}
+
+// keep waits a moment if it was called a moment ago.
+func (p *pacer) keep(ctx context.Context) {
+	now := time.Now()
+	if now.Sub(p.last) < pace {
+		p.timer.Reset(pace)
+		select {
+		case <-ctx.Done():
+		case <-p.timer.C:
+		}
+		now = time.Now()
+	}
+	p.last = now
 }
 
 func (r *replication) takeEvents(events []conntracksync.Event, overrun bool) {

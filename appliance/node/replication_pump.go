@@ -23,11 +23,15 @@ func (r *replication) pump(ctx context.Context) error {
 	var out outgoing
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	pause := newPacer()
 	for {
 		wait := r.gather(ctx, &out)
 		if len(out.ends) > 0 {
 			out.send(&r.traffic)
 			signal(r.rows)
+			if len(out.buf) < gatherSize {
+				pause.keep(ctx)
+			}
 			continue
 		}
 		timer.Reset(wait)
