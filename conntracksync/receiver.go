@@ -87,7 +87,10 @@ func (r *Receiver) restart() {
 }
 
 // differ tells that the table is known, or must be taken, not to be the MASTER's.
-func (r *Receiver) differ() { r.equal, r.complete = false, false }
+func (r *Receiver) differ() {
+	r.equal, r.complete = false, false
+	r.repair.hurt = true
+}
 
 // SetRole tells whether the node is MASTER and which term it knows. Operations
 // handed out and not yet carried out must be dropped when it becomes MASTER.
@@ -108,7 +111,7 @@ func (r *Receiver) SetRole(now time.Time, master bool, term uint64) Output {
 	}
 	r.pass.abandon()
 	if master {
-		r.ix.trusted = r.ix.trusted && !r.unapplied
+		r.ix.trusted = r.ix.trusted && !r.unapplied && r.pass.leftovers == 0
 		r.unapplied = false
 		return r.output()
 	}
@@ -123,7 +126,15 @@ func (r *Receiver) SetRole(now time.Time, master bool, term uint64) Output {
 // that ended here may live on the MASTER. Reports of what the shell itself did must
 // not come here.
 func (r *Receiver) Event(_ time.Time, e *Event) {
-	if r.role != RoleBackup || e.Kind != EventDestroy || !e.Flow.encodable() {
+	if r.role != RoleBackup || e.Kind > EventDestroy || !e.Flow.encodable() {
+		return
+	}
+	if e.Kind != EventDestroy {
+		// Packets come here: by mistake, or because this node is MASTER already and has
+		// not heard so. The next passes take it out, or send it.
+		if r.exclude.flow(&e.Flow) == SkipNone {
+			r.pass.leave()
+		}
 		return
 	}
 	if r.ix.remove(r.ix.hash(&e.Flow), true) {

@@ -23,6 +23,8 @@ type repair struct {
 	open     bool
 	set      BucketSet
 	received uint64
+	// hurt: something has gone since it began.
+	hurt bool
 	// repaired: the digest that follows shows whether a repair has helped.
 	repaired bool
 	// after is when the next one may be asked for, backoff the pause that led to it.
@@ -106,7 +108,7 @@ func (r *Receiver) digests(now time.Time, sums []uint64) {
 func (r *Receiver) repairBegin(now time.Time, set *BucketSet) {
 	p := &r.repair
 	p.enter(now, repairRunning)
-	p.open, p.set, p.received = true, *set, 0
+	p.open, p.set, p.received, p.hurt = true, *set, 0, false
 	r.ix.beginRepair(set)
 }
 
@@ -131,6 +133,6 @@ func (r *Receiver) repairEnd(now time.Time, f *Frame) {
 		r.leftover(now)
 	}
 	if r.features&FeatureDigests == 0 {
-		r.equal = true
+		r.equal = !p.hurt // all was sent, and no digest will tell
 	}
 }

@@ -351,3 +351,22 @@ func TestTimeoutTable(t *testing.T) {
 		}
 	}
 }
+
+// TestPromotionWithTrafficAlready: packets may arrive before the role does. What they
+// did to the table is found by the first pass of the new MASTER.
+func TestPromotionWithTrafficAlready(t *testing.T) {
+	s := newStream(t, ReceiverConfig{})
+	s.r.Event(epoch, &Event{Kind: EventNew, Flow: natFlow(1)})
+	master := NewSender(SenderConfig{}, s.r.ix)
+	s.r.SetRole(epoch, true, 4)
+	master.SetRole(epoch, true, 4)
+	master.Connected(epoch, hello2(), hello2())
+	if s.r.ix.Trusted() {
+		t.Error("the index is trusted")
+	}
+	now := epoch.Add(5 * time.Second)
+	master.whole(t, now, natFlow(1))
+	if got := records(master, now); len(got) != 1 || got[0].Kind != RecordRefresh || !s.r.ix.Trusted() {
+		t.Errorf("%+v", got)
+	}
+}

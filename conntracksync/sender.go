@@ -169,9 +169,11 @@ func (s *Sender) start(now time.Time) {
 	if !s.master {
 		return
 	}
-	if !s.ix.trusted {
+	switch {
+	case !s.ix.filled, !s.ix.trusted && s.pass.trimAt.IsZero():
 		s.pass.want(now)
-	} else if s.pass.regular.IsZero() {
+	case s.pass.regular.IsZero():
+		// After a promotion there is other work than a pass; that for trimming comes.
 		s.pass.regular = now.Add(s.cfg.PassInterval)
 	}
 	s.queueDigest(now)
