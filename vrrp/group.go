@@ -225,7 +225,8 @@ type Output struct {
 	// Renew renews the lease without an advert.
 	Renew bool
 	// Ask sends an advert with [PriorityQuestion] on every carrier that is not
-	// private, from the node's own MAC address: it must move nothing.
+	// private, from the node's own MAC address: it must move nothing. On the HA link it
+	// asks the peer's kernel for an echo; see [Group.ReceiveEcho].
 	Ask bool
 	// Heartbeat sends the group's heartbeat to the peer now.
 	Heartbeat bool
@@ -244,7 +245,8 @@ type Output struct {
 //   - a MASTER that overslept its lease steps down before it looks at anything;
 //   - members hand the role over through heartbeats;
 //   - a BACKUP that hears no heartbeats any more asks on the other carriers and
-//     takes over if nobody answers.
+//     takes over if nobody answers: at once when the peer's kernel is silent, too, and
+//     else when a stall of the peer's elector would have ended.
 //
 // The zero value is not usable; see [NewGroup]. No method may be called
 // concurrently with another.
@@ -291,10 +293,15 @@ type Group struct {
 	// renewedAt is when the lease was last renewed, by whatever; suspectUntil is until
 	// when, after an own stall, the peer's claim to be MASTER wins.
 	renewedAt, suspectUntil time.Time
-	// beat is the MASTER's; askAt is when a question is due, askUntil until when its
-	// answer is waited for.
+	// beat is the MASTER's, aliveAt when the last one came, or an advert; probeAt is when
+	// a heartbeat shall tell whether anybody listens, askAt when a question is due, askUntil
+	// until when its answer is waited for.
 	beat                        time.Duration
+	aliveAt, probeAt            time.Time
 	askAt, askAgainAt, askUntil time.Time
+	// kernelAlive tells that the peer's kernel has answered the question, refused that
+	// it has refused a heartbeat since aliveAt.
+	kernelAlive, refused bool
 	// impairedSince is since when this node (as MASTER) or the MASTER that it
 	// hears (as BACKUP) is in a lower band than the other.
 	impairedSince time.Time
@@ -430,7 +437,7 @@ func (g *Group) PeerAlive(now time.Time) bool {
 // or a double Tick is harmless.
 func (g *Group) Deadline() time.Time {
 	var at time.Time
-	for _, t := range [...]time.Time{g.downAt, g.advertAt, g.heartbeatAt, g.handoverUntil, g.askAt, g.askAgainAt, g.askUntil, g.provenAt, g.offerAt} {
+	for _, t := range [...]time.Time{g.downAt, g.advertAt, g.heartbeatAt, g.handoverUntil, g.probeAt, g.askAt, g.askAgainAt, g.askUntil, g.provenAt, g.offerAt} {
 		if !t.IsZero() && (at.IsZero() || t.Before(at)) {
 			at = t
 		}

@@ -48,8 +48,7 @@ func (g *Group) Stop(now time.Time, why Reason) Output {
 	g.transit(Initialize, why, &out)
 	g.downAt, g.advertAt, g.heartbeatAt = time.Time{}, time.Time{}, time.Time{}
 	g.handoverUntil, g.assumeUntil, g.offerAt = time.Time{}, time.Time{}, time.Time{}
-	g.endQuestion()
-	g.askAt = time.Time{}
+	g.forgetBeats()
 	g.unproven, g.provenAt = false, time.Time{}
 	out.Heartbeat = g.cfg.HasPeer
 	return out
@@ -385,8 +384,7 @@ func (g *Group) peerHeartbeatFresh(now time.Time) bool {
 func (g *Group) becomeMaster(now time.Time, why Reason, out *Output) {
 	g.term++
 	g.downAt, g.impairedSince, g.offerAt, g.preemptSince = time.Time{}, time.Time{}, time.Time{}, time.Time{}
-	g.endQuestion()
-	g.askAt = time.Time{}
+	g.forgetBeats()
 	// Who preempts has heard a MASTER, and must not lose against it for being modest.
 	preempting := why == ReasonPreempted || why == ReasonPeerImpaired
 	if g.unproven = g.cfg.HasPeer && !g.met && !preempting; g.unproven {
@@ -431,8 +429,12 @@ func (g *Group) advertise(now time.Time, out *Output) {
 	g.sentAt, g.renewedAt = now, now
 	g.leaseUntil = now.Add(g.cfg.Lease)
 	// A peer that learned this interval, and hears no heartbeats, waits for three
-	// intervals at least.
-	g.stallAt = now.Add(g.cfg.Interval * 11 / 4)
+	// intervals at least; one that hears them waits until a stall would have ended.
+	awake := g.cfg.Interval * 11 / 4
+	if g.cfg.Beat > 0 {
+		awake = max(awake, maxStall+g.cfg.Interval)
+	}
+	g.stallAt = now.Add(awake)
 	g.advertAt = now.Add(g.cfg.Interval)
 	if g.hurried > 0 {
 		g.hurried--

@@ -18,6 +18,9 @@ type Input struct {
 	Fitness   *Fitness        `json:"fitness,omitempty"`
 	Links     []bool          `json:"links,omitempty"`
 	Handover  bool            `json:"handover,omitempty"`
+	// Echo and Refusal are what the peer's kernel says on the HA link.
+	Echo    bool `json:"echo,omitempty"`
+	Refusal bool `json:"refusal,omitempty"`
 }
 
 // ReceivedAdvert is an advert that came in by a carrier and passed validation.
@@ -49,6 +52,10 @@ func (g *Group) Step(now time.Time, in Input) (Output, error) {
 		return g.SetLinks(now, in.Links), nil
 	case in.Handover:
 		return g.Handover(now)
+	case in.Echo:
+		return g.ReceiveEcho(now), nil
+	case in.Refusal:
+		return g.ReceiveRefusal(now), nil
 	}
 	return Output{}, nil
 }

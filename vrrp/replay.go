@@ -79,6 +79,10 @@ func (in Input) String() string {
 		return fmt.Sprintf("links        up: %v", in.Links)
 	case in.Handover:
 		return "handover"
+	case in.Echo:
+		return "echo         the peer's kernel lives"
+	case in.Refusal:
+		return "refusal      nobody listens for heartbeats at the peer"
 	}
 	return "nothing"
 }

@@ -12,6 +12,15 @@ const patience = 2 * time.Second
 // announceAgain is the least time between two rounds of announcements.
 const announceAgain = 100 * time.Millisecond
 
+// maxStall is for how long the process of a MASTER may stall without losing the role.
+const maxStall = 40 * time.Millisecond
+
+// silenceMax is after how long without a sign of life a BACKUP that asks takes over at
+// the latest, from a MASTER whose kernel answers.
+func silenceMax(beat time.Duration) time.Duration {
+	return max(silentBeats(beat)+beat, maxStall+2*beat+wakeJitter)
+}
+
 // slack is for what happens at the same moment in the run, one event after the
 // other.
 const slack = 100 * time.Microsecond

@@ -45,6 +45,8 @@ type past struct {
 	// beatAt is when a heartbeat of a MASTER was last handled, beat what it promised.
 	// askedAt is of the last question, askedWorld the same by the world's clock.
 	beatAt, beat, askedAt, askedWorld time.Duration
+	// refusedAt is when the peer's kernel last refused a heartbeat.
+	refusedAt time.Duration
 	// renewedAt is when the fence was last to be opened; suspectUntil is until when a
 	// MASTER that slept through its lease may yield to any claim.
 	renewedAt, suspectUntil time.Duration
@@ -87,7 +89,7 @@ func newPast(m *machine) past {
 		backupAt: now, returnedAt: never, ownInterval: m.cfg.Interval, sentAt: never, sentInterval: m.cfg.Interval,
 		heardInterval: m.cfg.Interval, heardAt: never, wokeAt: now, graceUntil: never, offeredAt: never, acceptedAt: never,
 		acceptedWorld: never, beatAt: never, askedAt: never, askedWorld: never, renewedAt: now, suspectUntil: never, lowerSince: notYet,
-		contestedAt: never, answeredAt: never, introducedAt: never,
+		contestedAt: never, answeredAt: never, introducedAt: never, refusedAt: never,
 	}
 	for c := range carriers {
 		p.announcedAt[c] = never
@@ -172,7 +174,7 @@ func (m *machine) heard(before vrrp.State, c carrier, p *advert, a vrrp.Advertis
 	case before == vrrp.Backup && a.Priority == 0:
 		// Heartbeats that come as promised are believed more than a goodbye, until they
 		// are missed and a question has not been answered.
-		m.expectGoodbye(m.group.SkewTime() + silentBeats(past.beat) + past.beat)
+		m.expectGoodbye(m.group.SkewTime() + silenceMax(past.beat))
 	case before == vrrp.Master && after == vrrp.Master:
 		m.stayed(c, p, a)
 	}
@@ -315,13 +317,28 @@ func (m *machine) checkSilence(reject func(rule, string, ...any)) {
 		}
 		return
 	}
-	if m.cfg.Beat == 0 && p.beat == 0 || now-p.askedAt < p.beat || now-p.beatAt < silentBeats(p.beat)+p.beat || max(p.heardAt, p.beatAt) > p.askedAt {
+	wait := silentBeats(p.beat) + p.beat
+	if p.refusedAt >= p.beatAt {
+		wait -= p.beat / 2 // half a beat more than the lease
+	}
+	if m.cfg.Beat == 0 && p.beat == 0 || now-p.askedAt < p.beat || now-p.beatAt < wait || max(p.heardAt, p.beatAt) > p.askedAt {
 		reject(ruleCause, "an advert came %v, a heartbeat %v and the first link %v ago, and it asked %v ago",
 			now-p.heardAt, now-p.beatAt, now-p.returnedAt, now-p.askedAt)
 	}
 	if peer := m.peer(); peer != nil && peer.servedSince < p.askedWorld && m.w.watch.askableSince() < p.askedWorld {
 		reject(ruleOpinion, "%s would have answered the question of %v ago", peer.name(), now-p.askedAt)
 	}
+	if peer := m.peer(); peer != nil && peer.is(vrrp.Master) && m.seesKernel(peer) && now-max(p.heardAt, p.beatAt) < maxStall {
+		reject(ruleStall, "%s has power and is silent for %v only", peer.name(), now-max(p.heardAt, p.beatAt))
+	}
+}
+
+// seesKernel tells that the kernel of the other member has answered whatever was asked
+// lately.
+func (m *machine) seesKernel(peer *machine) bool {
+	lately := m.w.now - 2*maxStall
+	return m.poweredSince < lately && peer.poweredSince < lately && m.w.links[ha].changedAt < lately &&
+		m.w.passes(m, peer, ha) && m.w.passes(peer, m, ha)
 }
 
 // patienceTime is Active_Down_Interval of a BACKUP at least, RFC 9568 §6.1.
@@ -408,7 +425,11 @@ func (m *machine) checkOpening(t *vrrp.Transition) {
 			continue
 		}
 		if t == nil {
-			if m.local()-m.past.sentAt >= 3*m.past.sentInterval {
+			awake := 3 * m.past.sentInterval
+			if m.cfg.Beat > 0 {
+				awake = max(awake, maxStall+m.past.sentInterval) // a BACKUP waits as long
+			}
+			if m.local()-m.past.sentAt >= awake {
 				m.w.fail(ruleOneSpeaker, "%s speaks again after %v, while %s is open", m.name(), m.local()-m.past.sentAt, other.name())
 			}
 			continue

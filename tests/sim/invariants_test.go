@@ -18,6 +18,7 @@ const (
 	ruleCause
 	ruleQuiet
 	ruleOpinion
+	ruleStall
 	ruleSpeech
 	ruleYield
 	ruleAnswer
@@ -43,6 +44,7 @@ func (r rule) String() string {
 		"every change of role has the cause that it names",
 		"without a disturbance no role changes",
 		"nobody takes over from a MASTER that would answer a question",
+		"nobody takes over from a MASTER with power before its stall may have ended",
 		"only a MASTER sends adverts, renews and announces",
 		"a MASTER yields to a better advert",
 		"a losing advert is answered at once",
@@ -133,6 +135,12 @@ func (w *world) lookAtLinks() {
 			case v.clearSince[a.id][b.id] == never:
 				v.clearSince[a.id][b.id] = w.now
 			}
+		}
+		switch powered := a.powered() && a.group != nil; {
+		case !powered:
+			a.poweredSince = notYet
+		case a.poweredSince == notYet:
+			a.poweredSince = w.now
 		}
 		switch well := a.well(); {
 		case !well:

@@ -46,6 +46,9 @@ type machine struct {
 	inbox                        [carriers][]*advert
 	beats                        []*heartbeat
 	commands                     []func()
+	// echoes and refusals are what the peer's kernel has said and the process has not
+	// read yet.
+	echoes, refusals int
 
 	node nodePart
 
@@ -60,6 +63,8 @@ type machine struct {
 	// servedSince is since when the process runs as MASTER, wellSince since when it
 	// runs undisturbed and every link of it is up; notYet while it does not.
 	servedSince, wellSince time.Duration
+	// poweredSince is since when the kernel runs, with a process; notYet while it does not.
+	poweredSince time.Duration
 
 	past        past
 	transitions int
@@ -74,7 +79,7 @@ type encoded struct {
 }
 
 func (w *world) newMachine(slot int, title string) *machine {
-	m := &machine{w: w, id: len(w.machines), slot: slot, title: title, servedSince: notYet, wellSince: notYet, standsFrom: notYet}
+	m := &machine{w: w, id: len(w.machines), slot: slot, title: title, servedSince: notYet, wellSince: notYet, poweredSince: notYet, standsFrom: notYet}
 	m.ppm = int64(w.rng.IntN(2*driftMax+1) - driftMax)
 	m.node = nodePart{fitness: vrrp.Fitness{Failed: 1}}
 	for c := range carriers {
@@ -186,6 +191,7 @@ func (m *machine) die() {
 	m.w.disturb("die", m.id)
 	m.group, m.channel = nil, nil
 	m.inbox, m.beats, m.commands = [carriers][]*advert{}, nil, nil
+	m.echoes, m.refusals = 0, 0
 }
 
 // listens tells that packets reach the sockets of a process.
@@ -212,6 +218,18 @@ func (m *machine) arriveHeartbeat(b *heartbeat) {
 		return
 	}
 	m.beats = append(m.beats, b)
+	m.round()
+}
+
+// powered tells that the kernel runs and answers for its processes.
+func (m *machine) powered() bool { return m.frozen == 0 && m.off == 0 }
+
+// hear counts what the peer's kernel says for the process.
+func (m *machine) hear(what *int) {
+	if m.group == nil || m.frozen > 0 {
+		return
+	}
+	*what++
 	m.round()
 }
 
@@ -259,10 +277,18 @@ func (m *machine) drain() {
 			m.receive(c, p)
 		}
 	}
+	for ; m.refusals > 0; m.refusals-- {
+		m.past.refusedAt = m.local()
+		m.step(vrrp.Input{Refusal: true}, cause{})
+	}
 	beats := m.beats
 	m.beats = nil
 	for _, b := range beats {
 		m.receiveHeartbeat(b)
+	}
+	if m.echoes > 0 {
+		m.echoes = 0
+		m.step(vrrp.Input{Echo: true}, cause{})
 	}
 }
 

@@ -59,6 +59,12 @@ func mutants() []mutant {
 		one("no grace after an own stall", "vrrp", "tickBackup", "&& !g.graced", "&& !MUTANT && !g.graced"),
 		one("priority prevails after an own stall", "vrrp", "suspect", "return now", "return !MUTANT && now"),
 		one("second opinion skipped", "vrrp", "tickQuestion", "out.Ask = true", "if MUTANT { return true }\nout.Ask = true"),
+		one("echo of the kernel ignored", "vrrp", "ReceiveEcho", "!g.askUntil", "!MUTANT && !g.askUntil"),
+		one("refusal taken for a proof", "vrrp", "ReceiveRefusal", "g.askAt = now", "g.askAt = now\nif MUTANT { g.askAt, g.askUntil = time.Time{}, now }"),
+		{
+			name: "stall waited for without end", test: "TestFailoverTime",
+			edits: []edit{{"vrrp", "mayStall", "&& now.Sub(g.aliveAt) <", "&& MUTANT || g.kernelAlive && !g.refused && now.Sub(g.aliveAt) <"}},
+		},
 		one("heartbeat no sign of life", "vrrp", "ReceiveHeartbeat", "g.heardMasterBeat(now, h)", "if !MUTANT { g.heardMasterBeat(now, h) }"),
 		{name: "goodbye ignored", edits: []edit{
 			{"vrrp", "receiveBackup", "if a.Priority == 0", "if !MUTANT && a.Priority == 0"},

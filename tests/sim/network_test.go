@@ -143,9 +143,26 @@ func (w *world) sendHeartbeat(m *machine, sealed []byte) {
 	}
 	b := &heartbeat{from: m, process: m.process(), sealed: sealed, number: m.heartbeats}
 	w.reach(m, to, ha, func() {
+		if to.group == nil && to.powered() && w.up(to, ha) {
+			// Nobody listens, says the kernel.
+			w.reach(to, m, ha, func() { m.hear(&m.refusals) })
+		}
 		to.arriveHeartbeat(b)
 		if len(w.recorded) < 1000 {
 			w.recorded = append(w.recorded, b)
+		}
+	})
+}
+
+// sendEcho asks the peer's kernel whether it lives.
+func (w *world) sendEcho(m *machine) {
+	to := m.peer()
+	if to == nil || !w.up(m, ha) {
+		return
+	}
+	w.reach(m, to, ha, func() {
+		if to.powered() {
+			w.reach(to, m, ha, func() { m.hear(&m.echoes) })
 		}
 	})
 }

@@ -130,6 +130,7 @@ func (m *machine) ask() {
 			m.w.sendAdvert(m, c, vrrp.PriorityQuestion)
 		}
 	}
+	m.w.sendEcho(m)
 }
 
 // announceNext speaks for the virtual addresses whose turn it is.

@@ -70,14 +70,30 @@ func (w *world) master() (master, backup *machine) {
 	return w.members[1], w.members[0]
 }
 
-// afterDeath is for how long no fence is open when the MASTER dies without a word.
-func afterDeath(w *world) time.Duration {
+// afterSilence is for how long no fence is open when the MASTER falls silent: with beats
+// for the time after which the BACKUP is MASTER, without the lease.
+func afterSilence(w *world, takeover func(beat time.Duration) time.Duration) time.Duration {
 	_, b := w.master()
-	bound := b.group.DownInterval() - b.cfg.Lease
+	silence := b.group.DownInterval()
 	if b.cfg.Beat > 0 {
-		bound = silentBeats(b.cfg.Beat) + b.cfg.Beat - b.cfg.Lease // the wait for an answer
+		silence = takeover(b.cfg.Beat)
 	}
-	return w.drifted(bound) + w.drifted(b.cfg.Lease) - b.cfg.Lease + w.lag()
+	return w.drifted(silence) - b.cfg.Lease + w.lag()
+}
+
+// The kernel of a dead process refuses heartbeats, so that half a beat after the lease
+// is enough.
+func afterDeath(w *world) time.Duration {
+	return afterSilence(w, func(beat time.Duration) time.Duration { return silentBeats(beat) + beat/2 })
+}
+
+func afterHang(w *world) time.Duration { return afterSilence(w, silenceMax) }
+
+func afterPowerOff(w *world) time.Duration {
+	m, _ := w.master()
+	answer := func(beat time.Duration) time.Duration { return silentBeats(beat) + beat }
+	// The fence of a machine without power is closed at once.
+	return afterSilence(w, answer) + w.drifted(m.cfg.Lease)
 }
 
 // TestFailoverTime bounds how long nobody is MASTER after a single fault.
@@ -94,12 +110,8 @@ func TestFailoverTime(t *testing.T) {
 		}},
 		// The fence of the dead stays open for up to a lease of the silence.
 		{"killed", func(_ *world, m *machine) { m.stopped++; m.die() }, afterDeath},
-		{"paused", func(_ *world, m *machine) { m.paused++ }, afterDeath},
-		// The fence of a machine without power is closed at once.
-		{"without power", func(w *world, _ *machine) { powerOffMaster(w) }, func(w *world) time.Duration {
-			m, _ := w.master()
-			return afterDeath(w) + w.drifted(m.cfg.Lease)
-		}},
+		{"paused", func(_ *world, m *machine) { m.paused++ }, afterHang},
+		{"without power", func(w *world, _ *machine) { powerOffMaster(w) }, afterPowerOff},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -120,6 +132,30 @@ func TestFailoverTime(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestStallMovesNothing: whatever the interval, the MASTER's process may stall for a
+// while, again and again.
+func TestStallMovesNothing(t *testing.T) {
+	t.Parallel()
+	for seed := uint64(1); seed <= 200; seed++ {
+		w := calm(t, seed)
+		if w.noBeats {
+			continue
+		}
+		before := w.transitions()
+		for range 10 {
+			m, _ := w.master()
+			m.paused++
+			since := m.local()
+			w.run(w.now + w.between(0, maxStall-w.lag()-wakeJitter))
+			m.resume(since)
+			w.run(w.now + w.between(2*w.intervalMax, 3*w.intervalMax))
+		}
+		if w.violation != "" || w.transitions() != before {
+			t.Errorf("seed %d, intervals of %v: %d transitions %s", seed, w.document.interval, w.transitions()-before, w.violation)
+		}
 	}
 }
 

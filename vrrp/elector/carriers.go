@@ -224,8 +224,12 @@ func (e *elector) renew(now time.Time) {
 	}
 }
 
-// ask asks on every carrier but the HA link whether the MASTER lives.
+// ask asks on every carrier but the HA link whether the MASTER lives, and there whether
+// its kernel does.
 func (e *elector) ask() {
+	if e.beats != nil && e.beats.echoes != nil {
+		e.beats.echoes.ask()
+	}
 	for _, c := range e.carriers {
 		if c.port == nil || !c.fenced() {
 			continue

@@ -138,6 +138,9 @@ func (e *elector) wait() error {
 	}
 	if e.beats != nil && e.beats.fd >= 0 {
 		fds = append(fds, e.beats.fd)
+		if e.beats.echoes != nil {
+			fds = append(fds, e.beats.echoes.fd)
+		}
 	}
 	e.descriptors = fds
 	before := time.Now()

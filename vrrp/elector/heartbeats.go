@@ -22,6 +22,12 @@ type heartbeats struct {
 	// process, or did not yet.
 	introducedAt time.Time
 	err          string
+	// echoes is nil while there is no socket for them: then the peer's kernel counts as
+	// silent.
+	echoes *echoes
+	// refused tells that the peer's kernel has refused a heartbeat, and the group has not
+	// heard of it yet.
+	refused bool
 }
 
 func newHeartbeats(cfg Heartbeat, nonce uint64) *heartbeats {
@@ -53,12 +59,19 @@ func (h *heartbeats) open() {
 		return
 	}
 	h.fd, h.err = fd, ""
+	if h.echoes, err = openEchoes(h.cfg); err != nil {
+		h.err = err.Error()
+	}
 }
 
 func (h *heartbeats) close() {
 	if h.fd >= 0 {
 		_ = unix.Close(h.fd) // nothing can be done about it
 		h.fd = -1
+	}
+	if h.echoes != nil {
+		h.echoes.close()
+		h.echoes = nil
 	}
 }
 
@@ -72,7 +85,9 @@ func (h *heartbeats) send(beat vrrp.Heartbeat) {
 	case err == nil:
 		h.sent++
 		h.err = ""
-	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.EAGAIN):
+	case errors.Is(err, unix.ECONNREFUSED):
+		h.refused = true // it is about the one before
+	case errors.Is(err, unix.EAGAIN):
 	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
 		h.close()
 		h.err = fmt.Sprintf("the interface %s is gone", h.cfg.Interface)
@@ -87,14 +102,22 @@ func (e *elector) drainHeartbeats(now time.Time) {
 	if h.fd < 0 || e.group == nil {
 		return
 	}
+	if h.refused {
+		h.refused = false
+		e.step(now, vrrp.Input{Refusal: true})
+	}
 	var buf [vrrp.MaxHeartbeat + 1]byte
 	for range maxDrain {
 		n, err := unix.Read(h.fd, buf[:])
-		if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.EINTR) {
+		if errors.Is(err, unix.ECONNREFUSED) {
+			e.step(now, vrrp.Input{Refusal: true})
+			continue
+		}
+		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err != nil {
-			return
+			break
 		}
 		beat, verdict := h.channel.Open(now, buf[:n], e.group.DownInterval())
 		if verdict != vrrp.HeartbeatTrusted {
@@ -106,5 +129,8 @@ func (e *elector) drainHeartbeats(now time.Time) {
 		}
 		h.received++
 		e.step(now, vrrp.Input{Heartbeat: &beat})
+	}
+	if h.echoes != nil && h.echoes.answered() {
+		e.step(now, vrrp.Input{Echo: true})
 	}
 }
