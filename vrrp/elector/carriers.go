@@ -91,7 +91,7 @@ func (e *elector) replaceCarriers(now time.Time, cfg Configuration) {
 		e.beats = nil
 	}
 	if e.beats == nil && cfg.Heartbeat != nil {
-		e.beats = newHeartbeats(*cfg.Heartbeat, e.nonce)
+		e.beats = newHeartbeats(*cfg.Heartbeat, e.nonce, e.slot)
 	}
 }
 

@@ -58,6 +58,7 @@ type elector struct {
 	receivers []*receiver
 	sender    *wire.Sender
 	beats     *heartbeats
+	slot      slot
 	// announcer is for as many addresses of each carrier as announced says.
 	announcer *vrrp.Announcer
 	announced []int
@@ -112,6 +113,9 @@ func Run(ctx context.Context, opts Options) error {
 		return err
 	}
 	defer e.close()
+	if e.slot, err = reserve(e.waiter.wake); err != nil {
+		return err
+	}
 	for !e.stopping {
 		if err := e.wait(); err != nil {
 			return err

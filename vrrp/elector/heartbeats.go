@@ -14,6 +14,7 @@ import (
 type heartbeats struct {
 	cfg      Heartbeat
 	channel  *vrrp.HeartbeatChannel
+	slot     slot
 	fd       int
 	sent     uint64
 	received uint64
@@ -30,9 +31,9 @@ type heartbeats struct {
 	refused bool
 }
 
-func newHeartbeats(cfg Heartbeat, nonce uint64) *heartbeats {
+func newHeartbeats(cfg Heartbeat, nonce uint64, s slot) *heartbeats {
 	return &heartbeats{
-		cfg: cfg, channel: vrrp.NewHeartbeatChannel(cfg.Key, nonce), fd: -1, dropped: make(map[string]uint64),
+		cfg: cfg, channel: vrrp.NewHeartbeatChannel(cfg.Key, nonce), slot: s, fd: -1, dropped: make(map[string]uint64),
 	}
 }
 
@@ -58,7 +59,11 @@ func (h *heartbeats) open() {
 		h.err = fmt.Sprintf("open heartbeat socket on %s: %v", h.cfg.Interface, err)
 		return
 	}
-	h.fd, h.err = fd, ""
+	if h.fd, err = h.slot.take(fd); err != nil {
+		h.err = fmt.Sprintf("open heartbeat socket: %v", err)
+		return
+	}
+	h.err = ""
 	if h.echoes, err = openEchoes(h.cfg); err != nil {
 		h.err = err.Error()
 	}
@@ -66,7 +71,7 @@ func (h *heartbeats) open() {
 
 func (h *heartbeats) close() {
 	if h.fd >= 0 {
-		_ = unix.Close(h.fd) // nothing can be done about it
+		h.slot.free()
 		h.fd = -1
 	}
 	if h.echoes != nil {
