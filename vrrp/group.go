@@ -287,6 +287,8 @@ type Group struct {
 	// planned tells that the handover under way was asked for; yielded that one was
 	// completed, so that Preempt rests.
 	planned, yielded bool
+	// lingering tells that this BACKUP has handed the role over and its fence is open.
+	lingering bool
 	// handoverUntil is when an offered handover lapses; assumeUntil is until when
 	// the adverts of the old MASTER do not count after an accepted one.
 	handoverUntil, assumeUntil time.Time

@@ -45,6 +45,7 @@ func (g *Group) Stop(now time.Time, why Reason) Output {
 		// sure of it where no link is up to carry one.
 		out.Revoke, out.Advertise, out.Priority = true, true, 0
 	}
+	g.endLinger(&out)
 	g.transit(Initialize, why, &out)
 	g.downAt, g.advertAt, g.heartbeatAt = time.Time{}, time.Time{}, time.Time{}
 	g.handoverUntil, g.assumeUntil, g.offerAt = time.Time{}, time.Time{}, time.Time{}
@@ -346,6 +347,21 @@ func (g *Group) yield(now time.Time, out *Output) {
 	planned := g.planned
 	g.becomeBackup(now, ReasonHandover, out)
 	g.yielded = planned
+	// Silent, but with an open fence: the next heartbeat closes it.
+	out.Revoke, out.Heartbeat = false, false
+	g.lingering, g.heartbeatAt = true, now.Add(handoverLinger)
+}
+
+// handoverLinger is for how long the old MASTER still forwards what comes to it after
+// the peer's first advert. That advert may be on its way by the other carriers, and what
+// was being forwarded at that moment takes the switches' ports back: replies to it would
+// meet a closed fence. It is shorter than the rest of any lease.
+const handoverLinger = 2 * time.Millisecond
+
+// endLinger closes the fence of an old MASTER.
+func (g *Group) endLinger(out *Output) {
+	out.Revoke = out.Revoke || g.lingering
+	g.lingering = false
 }
 
 func (g *Group) offer(now time.Time, out *Output) {
@@ -390,7 +406,7 @@ func (g *Group) becomeMaster(now time.Time, why Reason, out *Output) {
 	if g.unproven = g.cfg.HasPeer && !g.met && !preempting; g.unproven {
 		g.provenAt = now.Add(provenAfter)
 	}
-	g.graced, g.yielded = false, false
+	g.graced, g.yielded, g.lingering = false, false, false
 	g.activeInterval, g.hurried = g.cfg.Interval, 0
 	g.transit(Master, why, out)
 	g.answeredAt = now
@@ -443,6 +459,7 @@ func (g *Group) advertise(now time.Time, out *Output) {
 }
 
 func (g *Group) heartbeat(now time.Time, out *Output) {
+	g.endLinger(out)
 	if !g.cfg.HasPeer {
 		g.heartbeatAt = time.Time{}
 		return

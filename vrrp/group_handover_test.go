@@ -14,6 +14,13 @@ func fresh(priority uint8, ready bool) Heartbeat {
 // offered is what a MASTER does when it offers its role.
 func offered() Output { return Output{Heartbeat: true} }
 
+// lingers is what an old MASTER does that has heard the new one: it says nothing more,
+// and its fence stays open.
+func lingers(out Output) Output {
+	out.Revoke, out.Heartbeat = false, false
+	return out
+}
+
 func TestHandoverIsRefused(t *testing.T) {
 	t.Parallel()
 	const at = down100 + 500*millis
@@ -64,10 +71,27 @@ func TestPlannedHandoverOfOldMaster(t *testing.T) {
 			step{at: at + 500*millis, do: tick, state: Master, deadline: at + 750*millis, want: beaten(advertised(100))},
 			step{at: at + 600*millis, do: adverts(0), state: Master, want: advertised(100)},
 			// The peer's priority does not matter, nor does its address.
-			step{at: at + 700*millis, do: advertsFrom(2, "169.254.0.1", 100, second), state: Backup, want: demoted(true, ReasonHandover, 1)},
+			step{at: at + 700*millis, do: advertsFrom(2, "169.254.0.1", 100, second), state: Backup, want: lingers(demoted(true, ReasonHandover, 1)), deadline: at + 700*millis + handoverLinger},
+			step{at: at + 700*millis + handoverLinger, do: tick, state: Backup, want: Output{Revoke: true, Heartbeat: true}},
+			step{at: at + 700*millis + handoverLinger + second, do: tick, state: Backup, want: Output{Heartbeat: true}},
 		)},
 		{"steps back on a heartbeat of the new MASTER", member(), story200(
-			step{at: at + 1, do: beats(Heartbeat{State: Master, Priority: 100, Term: 2}), state: Backup, want: demoted(true, ReasonHandover, 2)},
+			step{at: at + 1, do: beats(Heartbeat{State: Master, Priority: 100, Term: 2}), state: Backup, want: lingers(demoted(true, ReasonHandover, 2))},
+			step{at: at + 2*millis, do: tick, state: Backup},
+			// It says what has changed before, and with that its fence closes.
+			step{at: at + 2*millis, do: func(_ *testing.T, g *Group, now time.Time) Output { return g.SetFitness(now, Fitness{Failed: 1}) }, state: Backup, want: Output{Revoke: true, Heartbeat: true}},
+		)},
+		{"that stops at once closes its fence", member(), story200(
+			step{at: at + 1, do: beats(Heartbeat{State: Master, Priority: 100, Term: 2}), state: Backup, want: lingers(demoted(true, ReasonHandover, 2))},
+			step{at: at + 2, do: func(_ *testing.T, g *Group, now time.Time) Output {
+				out := g.Stop(now, ReasonShutdown)
+				out.Transition = nil
+				return out
+			}, state: Initialize, want: Output{Revoke: true, Heartbeat: true}},
+		)},
+		{"takes the role back at once", member(), story200(
+			step{at: at + 1, do: beats(Heartbeat{State: Master, Priority: 100, Term: 2}), state: Backup, want: lingers(demoted(true, ReasonHandover, 2))},
+			step{at: at + 2, do: beats(Heartbeat{State: Master, Priority: 100, Term: 2, TakeOver: true}), state: Master, want: promoted(true, 100, ReasonHandover, 3)},
 		)},
 		{"stays on another heartbeat of the BACKUP", member(), story200(
 			step{at: at + 1, do: beats(fresh(100, true)), state: Master},
@@ -173,7 +197,7 @@ func TestPlannedHandoverSuspendsPreempt(t *testing.T) {
 	cfg := with(member(), func(c *GroupConfig) { c.Priority = 200 })
 	const down200 = 3*second + 56*second/256
 	const at = down200 + 500*millis
-	yielded := demoted(true, ReasonHandover, 1)
+	yielded := lingers(demoted(true, ReasonHandover, 1))
 	// It has not met its peer yet, so it is modest.
 	up := backup(true, step{at: down200, do: tick, state: Master, want: promoted(true, HealthyPriority, ReasonPeerSilent, 1)})
 	planned := append(
@@ -188,11 +212,12 @@ func TestPlannedHandoverSuspendsPreempt(t *testing.T) {
 		step{at: at, do: fit(1, true), state: Master, want: beaten(advertised(80))},
 		step{at: at + commonCause, do: tick, state: Master, want: offered()},
 		step{at: at + commonCause + 1, do: adverts(180), state: Backup, want: yielded},
-		step{at: at + commonCause + 2, do: fit(0, true), state: Backup, want: Output{Heartbeat: true}},
+		step{at: at + commonCause + 2, do: fit(0, true), state: Backup, want: Output{Revoke: true, Heartbeat: true}},
 	)
 	tell(t, []story{
 		{"planned", cfg, append(
 			planned[:len(planned):len(planned)],
+			step{at: at + handoverLinger, do: tick, state: Backup, want: Output{Revoke: true, Heartbeat: true}},
 			step{at: at + second, do: adverts(180), state: Backup},
 			step{at: at + 4*second, do: adverts(180), state: Backup, want: Output{}},
 			step{at: at + 4*second, do: tick, state: Backup, want: Output{Heartbeat: true}},

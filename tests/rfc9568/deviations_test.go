@@ -75,10 +75,10 @@ func ofTheGroup() []deviation {
 		{
 			"Handover",
 			[]string{"6.4.2", "6.4.3"},
-			"A MASTER may offer its role in a heartbeat, on demand or, after 20 ms, because the peer is fitter. The peer becomes MASTER at once, the first advert of it makes the old one BACKUP whatever the priorities, and for a while the adverts of the old one do not count. Both are MASTER for some milliseconds.",
-			"Make before break: with priority 0 and Skew_Time nobody would forward in between. In the 20 ms the peer may notice the same failure.",
+			"A MASTER may offer its role in a heartbeat, on demand or, after 20 ms, because the peer is fitter. The peer becomes MASTER at once, the first advert of it makes the old one BACKUP whatever the priorities, and for a while the adverts of the old one do not count. The old one is silent from then on, but its fence stays open for 2 ms more. Both speak for some milliseconds.",
+			"Make before break: with priority 0 and Skew_Time nobody would forward in between. What the old MASTER forwards at that moment takes the switches' ports back, and the replies find its fence open. In the 20 ms the peer may notice the same failure.",
 			[]string{
-				"vrrp/TestPlannedHandoverOfOldMaster/keeps advertising until the peer does, and repeats the offer", "vrrp/TestPlannedHandoverOfNewMaster/until the old MASTER has withdrawn the offer",
+				"vrrp/TestPlannedHandoverOfOldMaster/keeps advertising until the peer does, and repeats the offer", "vrrp/TestPlannedHandoverOfOldMaster/that stops at once closes its fence", "vrrp/TestPlannedHandoverOfOldMaster/takes the role back at once", "vrrp/TestPlannedHandoverOfNewMaster/until the old MASTER has withdrawn the offer",
 				"vrrp/TestHandoverIsRefused/when it is not ready", "vrrp/TestImpairedMasterOffers/to a fitter peer", "vrrp/TestImpairedMasterOffers/not to one that the same switch has failed", "vrrp/TestAssumptionIsAboutTheOldMaster", "vrrp/TestOutrankedMemberTakesNoRole",
 			},
 		},

@@ -21,6 +21,12 @@ func silenceMax(beat time.Duration) time.Duration {
 	return max(silentBeats(beat)+beat, maxStall+2*beat+wakeJitter)
 }
 
+// linger is for how long an old MASTER keeps its fence open after a handover.
+const linger = 2 * time.Millisecond
+
+// lingering is the same for a process that runs.
+func (w *world) lingering() time.Duration { return w.drifted(linger) + wakeJitter }
+
 // slack is for what happens at the same moment in the run, one event after the
 // other.
 const slack = 100 * time.Microsecond
@@ -58,7 +64,9 @@ func (w *world) overlapBound(a, b *machine) time.Duration {
 		return 2*w.downMax() + w.intervalMax + 2*w.lag()
 	case w.watch.clearSince[a.id][b.id] > since-2*w.intervalMax:
 		// What was sent before may be lost: the next advert decides, and its answer.
-		return 2*(w.drifted(w.intervalMax)+w.lag()) + wakeJitter
+		return 2*(w.drifted(w.intervalMax)+w.lag()) + wakeJitter + w.lingering()
+	case pair && w.now-accepted < 3*w.downMax():
+		return 2*w.lag() - wakeJitter + w.lingering()
 	default:
 		// The newcomer's advert, and the answer to it.
 		return 2*w.lag() - wakeJitter

@@ -58,6 +58,8 @@ type past struct {
 	// asked for.
 	offeredAt, acceptedAt, acceptedWorld time.Duration
 	offering, commanded                  bool
+	// handedAt is when the role was last handed over.
+	handedAt time.Duration
 	// planned tells that the offer under way was asked for, rests that one was taken up:
 	// then this machine does not preempt before it has been MASTER again.
 	planned, rests bool
@@ -88,7 +90,7 @@ func newPast(m *machine) past {
 	p := past{
 		backupAt: now, returnedAt: never, ownInterval: m.cfg.Interval, sentAt: never, sentInterval: m.cfg.Interval,
 		heardInterval: m.cfg.Interval, heardAt: never, wokeAt: now, graceUntil: never, offeredAt: never, acceptedAt: never,
-		acceptedWorld: never, beatAt: never, askedAt: never, askedWorld: never, renewedAt: now, suspectUntil: never, lowerSince: notYet,
+		acceptedWorld: never, handedAt: never, beatAt: never, askedAt: never, askedWorld: never, renewedAt: now, suspectUntil: never, lowerSince: notYet,
 		contestedAt: never, answeredAt: never, introducedAt: never, refusedAt: never,
 	}
 	for c := range carriers {
@@ -375,6 +377,7 @@ func (m *machine) checkHandover(to vrrp.State, why cause, reject func(rule, stri
 		return
 	}
 	taken := why.beat != nil && why.beat.State == vrrp.Master || why.advert != nil && why.advert.Priority > 0
+	p.handedAt = m.local()
 	if !taken || m.local()-p.offeredAt > 2*m.group.DownInterval()+m.w.lag() {
 		reject(ruleCause, "nobody took it")
 	}
@@ -409,9 +412,10 @@ func (m *machine) checkOutput(out vrrp.Output) {
 }
 
 // checkFence: who is not MASTER holds no lease, but for what a predecessor has left
-// to a process that has not begun yet.
+// to a process that has not begun yet, and for a moment after a handover.
 func (m *machine) checkFence() {
-	if !m.is(vrrp.Master) && m.fenceUntil > m.w.now && m.group.Transitions() > 0 {
+	lingers := m.local()-m.past.handedAt <= linger+wakeJitter
+	if !m.is(vrrp.Master) && m.fenceUntil > m.w.now && m.group.Transitions() > 0 && !lingers {
 		m.w.fail(ruleLease, "%s is %v and its fence stays open for %v", m.name(), m.group.State(), m.fenceUntil-m.w.now)
 	}
 }
