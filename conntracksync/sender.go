@@ -141,6 +141,8 @@ func (s *Sender) SetRole(now time.Time, master bool, term uint64) {
 	case promoted:
 		s.pass.trimAt = now.Add(s.cfg.TrimDelay)
 		s.pass.repairAt = now
+		// What began between the promotion and the shell's first look was not reported.
+		s.pass.want(now)
 	}
 	s.start(now)
 }
@@ -173,7 +175,6 @@ func (s *Sender) start(now time.Time) {
 	case !s.ix.filled, !s.ix.trusted && s.pass.trimAt.IsZero():
 		s.pass.want(now)
 	case s.pass.regular.IsZero():
-		// After a promotion there is other work than a pass; that for trimming comes.
 		s.pass.regular = now.Add(s.cfg.PassInterval)
 	}
 	s.queueDigest(now)
