@@ -44,8 +44,9 @@ func newBatch() *batch {
 // is kept by it for the next call, so that an overrun is never lost.
 func (b *batch) receive(fd int) (int, error) {
 	b.count, b.next = 0, 0
-	// The memory lives as long as b, and the kernel keeps no pointer to it.
-	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd),
+	// The memory lives as long as b, and the kernel keeps no pointer to it. See rawCall
+	// for why the scheduler is not told.
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd),
 		uintptr(unsafe.Pointer(&b.messages)), batchDatagrams, unix.MSG_DONTWAIT, 0, 0)
 	if errno != 0 {
 		return 0, errno
