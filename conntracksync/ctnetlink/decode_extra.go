@@ -112,6 +112,9 @@ func decodeSCTP(b []byte, flow *conntracksync.Flow) error {
 	}
 	const all = 1<<sctpState | 1<<sctpTagOriginal | 1<<sctpTagReply
 	if walk.seen&all == all {
+		if info.State == sctpHeartbeatAcked {
+			info.State = sctpEstablished
+		}
 		x := extra(flow)
 		x.SCTP, x.HasSCTP = info, true
 	}

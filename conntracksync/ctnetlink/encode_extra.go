@@ -23,9 +23,15 @@ const (
 	strippedLabels
 )
 
-// sctpStateMax is SCTP_CONNTRACK_HEARTBEAT_SENT. The kernel takes a higher one over
-// unseen and would then read beyond its table of states.
-const sctpStateMax = 8
+const (
+	sctpEstablished = 4
+	// sctpStateMax is SCTP_CONNTRACK_HEARTBEAT_SENT. The kernel takes a higher one over
+	// unseen and would then read beyond its table of states.
+	sctpStateMax = 8
+	// sctpHeartbeatAcked is what kernels before 6.3 call an association that they have
+	// met on a second path; it is as good as established.
+	sctpHeartbeatAcked = 9
+)
 
 // extraAtCreation writes what can be set on a new flow only.
 func (e *encoder) extraAtCreation(x *conntracksync.Extra, without stripped) {

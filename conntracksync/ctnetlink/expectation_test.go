@@ -61,7 +61,7 @@ func oracleExpectation(msg []byte) (conntracksync.Expectation, error) {
 		},
 		Key:    conntracksync.Key{Original: fromOracleTuple(o.Tuple), Zone: o.Zone, Protocol: o.Tuple.Proto.Protocol},
 		Mask:   fromOracleTuple(o.Mask),
-		Helper: o.HelpName, Function: o.Function, Timeout: o.Timeout, Class: o.Class, Flags: o.Flags,
+		Helper: cutName(o.HelpName), Function: cutName(o.Function), Timeout: o.Timeout, Class: o.Class, Flags: o.Flags,
 	}
 	if o.NAT.Tuple.IP.SourceAddress.IsValid() {
 		x.NAT, x.NATReply, x.HasNAT = fromOracleTuple(o.NAT.Tuple), o.NAT.Direction, true
