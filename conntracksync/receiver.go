@@ -149,6 +149,15 @@ func (r *Receiver) Overrun(now time.Time) {
 		return
 	}
 	r.stats.Overruns++
+	r.Recheck(now)
+}
+
+// Recheck tells that the own kernel's table may have lost flows, about which nothing
+// was reported. A pass finds them.
+func (r *Receiver) Recheck(now time.Time) {
+	if r.role != RoleBackup {
+		return
+	}
 	r.ix.trusted = false
 	r.complete = false
 	r.pass.overrun = true

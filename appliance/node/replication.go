@@ -84,6 +84,8 @@ type replication struct {
 	overrun         bool
 	eventsAt        time.Time
 	overrunLoggedAt time.Time
+	// countedAt is when the BACKUP last counted its table.
+	countedAt time.Time
 }
 
 // traffic counts the bytes of the frames that went over the streams.
@@ -276,7 +278,9 @@ func (r *replication) setRole(change roleChange) {
 		return
 	}
 	now := time.Now()
-	scope := ctnetlink.ScopeEnds // what else is there to hear comes from the peer
+	// What happens in a BACKUP's table comes from the peer, and the kernel makes a message
+	// of each change for whoever listens, ours included: that would double their cost.
+	scope := ctnetlink.ScopeNothing
 	if change.master {
 		scope = ctnetlink.ScopeEverything
 	}

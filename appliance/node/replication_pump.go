@@ -69,6 +69,7 @@ func (r *replication) gather(ctx context.Context, out *outgoing) time.Duration {
 	}
 	r.startDumps(ctx, now)
 	r.verify(now)
+	r.count(now)
 	r.answerBarriers()
 	r.publish()
 	out.conn, out.buf, out.ends = r.conn, out.buf[:0], out.ends[:0]

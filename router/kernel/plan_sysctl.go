@@ -27,8 +27,9 @@ func baseSysctls(intent router.Intent) []setting {
 		// The default, 2, makes no events while nobody listens: a flow that begins
 		// while the daemon restarts would never be replicated.
 		{"net/netfilter/nf_conntrack_events", "1"},
-		// A replicated flow's windows are older than its packets. Without this the
-		// new MASTER takes live connections for invalid.
+		// A replicated flow has no windows, and the kernel learns them from the next
+		// packets. An ex-MASTER's own flows have old ones: until they are replaced, the
+		// kernel would take every packet for invalid. Resets outside the window stay so.
 		{"net/netfilter/nf_conntrack_tcp_be_liberal", "1"},
 		// Takes up connections in their midst that were not replicated in time. It
 		// is the default; a hardened host may have it off.
