@@ -22,6 +22,8 @@ const (
 	reconnectDelay = 250 * time.Millisecond
 	otherDelay     = 50 * time.Millisecond
 	steadyTime     = time.Second
+	// listenAnew is how long a listener may hear nothing while there is no stream.
+	listenAnew = 5 * time.Second
 	// nextWay is how long a call by one link may go unanswered before the next link is
 	// tried as well.
 	nextWay = 300 * time.Millisecond
@@ -265,34 +267,44 @@ func aboutKeys(err error) bool {
 }
 
 // answer takes the peer's calls by one link. A call of a peer that has proved its key
-// replaces the stream that there is: the peer has given that up, or moves it.
+// replaces the stream that there is: the peer has given that up, or moves it. A listener
+// that hears nothing for a while is replaced: its interface may have been, too, and then
+// it is deaf for ever.
 func (r *replication) answer(ctx context.Context, w way) {
 	var wait sync.WaitGroup
 	defer wait.Wait()
 	for ctx.Err() == nil {
 		l, err := peer.Listen(ctx, w.cfg) // the interface may be missing at first
-		for err == nil {
-			var channel *peer.Channel
-			channel, err = l.Accept(ctx)
-			switch {
-			case ctx.Err() != nil, errors.Is(err, net.ErrClosed):
-			case err != nil:
-				r.noteOtherTrouble(err)
-				pause(ctx, reconnectDelay)
-				err = nil
-			default:
-				wait.Go(func() { r.noteOtherTrouble(r.converse(ctx, call{channel, w.name})) })
-			}
+		if err != nil {
+			r.noteOtherTrouble(err)
+			pause(ctx, reconnectDelay)
+			continue
 		}
-		if l != nil {
-			_ = l.Close() // it is of no more use
+		for r.take(ctx, l, w, &wait) {
 		}
-		if ctx.Err() != nil {
-			return
-		}
-		r.noteOtherTrouble(err)
-		pause(ctx, reconnectDelay)
+		_ = l.Close() // it is of no more use
 	}
+}
+
+// take waits for a call and returns whether the listener is still good.
+func (r *replication) take(ctx context.Context, l *peer.Listener, w way, wait *sync.WaitGroup) bool {
+	limited, cancel := context.WithTimeout(ctx, listenAnew)
+	defer cancel()
+	channel, err := l.Accept(limited)
+	switch {
+	case err == nil:
+		wait.Go(func() { r.noteOtherTrouble(r.converse(ctx, call{channel, w.name})) })
+		return true
+	case ctx.Err() != nil, errors.Is(err, net.ErrClosed):
+		return false
+	case limited.Err() != nil:
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.conn != nil
+	}
+	r.noteOtherTrouble(err)
+	pause(ctx, reconnectDelay)
+	return true
 }
 
 // noteOtherTrouble notes trouble unless there is a stream all the same.

@@ -118,7 +118,11 @@ func (s *stand) replaceLink(node, network string) {
 		if err != nil {
 			return err
 		}
-		edge, err := h.LinkByName("edge-" + network + "-" + node)
+		bridge := "edge-" + network + "-" + node
+		if network == "ha" {
+			bridge = "ha-cable"
+		}
+		edge, err := h.LinkByName(bridge)
 		if err != nil {
 			return err
 		}

@@ -89,6 +89,26 @@ func TestMissingHALink(t *testing.T) {
 	unmoved()
 }
 
+// TestReplacedHALink takes the interfaces of the cable between running nodes away and
+// gives them back: whatever was bound to the old ones must find the new ones.
+func TestReplacedHALink(t *testing.T) {
+	s := newPair(t)
+	for _, node := range nodes() {
+		unmoved := s.unmoved()
+		s.deleteLink(node, "ha0")
+		s.complains(node, "the interface ha0 of ha is missing; waiting for it")
+		s.expect("the stream is broken", node, func(answer status.Status) error {
+			if answer.Sync.Connected {
+				return errors.New("it is connected")
+			}
+			return nil
+		})
+		s.replaceLink(node, "ha")
+		s.ready()
+		unmoved()
+	}
+}
+
 // TestAddressTaken configures virtual addresses where they do not belong. The node
 // says so, leaves them alone and lets the other one be MASTER.
 func TestAddressTaken(t *testing.T) {
