@@ -168,6 +168,21 @@ func TestSilentStreamEnds(t *testing.T) {
 	}
 }
 
+// A node that takes long to take a frame in does not blame its peer for the silence.
+func TestBusyIsNotSilent(t *testing.T) {
+	c, _ := watched(t)
+	c.busy.Store(true)
+	go c.watch()
+	select {
+	case <-c.done:
+		t.Fatalf("the stream was ended: %v", c.failed())
+	case <-time.After(silenceLimit + 4*watchInterval):
+	}
+	c.heardAt.Store(int64(time.Since(c.began)))
+	c.busy.Store(false)
+	<-c.done // now it is silent
+}
+
 // A link whose cable is out ends the stream on it, if there is another link.
 func TestLostCarrier(t *testing.T) {
 	two := []way{{name: "ha"}, {name: "ha2"}}

@@ -41,6 +41,8 @@ type connection struct {
 	// heardAt is when a frame last came, in nanoseconds since began.
 	began   time.Time
 	heardAt atomic.Int64
+	// busy tells that a frame is being taken in, during which nothing more is read.
+	busy atomic.Bool
 }
 
 // fail ends the stream once.
@@ -158,12 +160,14 @@ func (r *replication) read(c *connection) error {
 		if buf, err = c.channel.Receive(buf, time.Time{}); err != nil {
 			return err
 		}
-		c.heardAt.Store(int64(time.Since(c.began)))
+		c.busy.Store(true)
 		r.traffic.received.Add(uint64(len(buf)))
 		if err := conntracksync.ParseFrame(buf, &f); err != nil {
 			return err
 		}
 		r.takeFrame(c, &f)
+		c.heardAt.Store(int64(time.Since(c.began)))
+		c.busy.Store(false)
 	}
 }
 
@@ -184,6 +188,7 @@ func (c *connection) watch() {
 		now := time.Since(c.began)
 		silent := now - time.Duration(c.heardAt.Load())
 		switch {
+		case c.busy.Load(): // it is this node that keeps the peer waiting
 		case silent < stallLimit+pingInterval:
 			patience = silenceLimit
 		case now-last > watchInterval+stallLimit:

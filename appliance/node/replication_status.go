@@ -22,15 +22,11 @@ func (r *replication) status(now time.Time) (status.Sync, string) {
 	if r.conn != nil && len(r.ways) > 1 {
 		s.Link = r.conn.link
 	}
-	if len(r.applied.RefusedBy) > 0 {
-		s.RefusedBy = make(map[string]uint64, len(r.applied.RefusedBy))
-		for reason, count := range r.applied.RefusedBy {
-			s.RefusedBy[reason] = uint64(count)
-		}
-	}
+	s.RefusedBy = counters(r.applied.RefusedBy)
 	s.Flows, s.Verified, s.VerificationFailed = r.index.Flows(), r.samples.verified, r.samples.differently
 	received := r.receiver.Stats()
-	s.Resyncs = sent.Repairs + received.Repairs
+	s.Resyncs, s.RepairedBuckets = sent.Repairs+received.Repairs, sent.RepairedBuckets+received.RepairedBuckets
+	s.Swept, s.Stripped = received.Swept, counters(r.applied.Stripped)
 	if r.role.master {
 		s.Complete = r.sender.Complete()
 		s.LagP50, s.LagP99, s.LagMax = r.sender.Lag(now)
@@ -38,6 +34,18 @@ func (r *replication) status(now time.Time) (status.Sync, string) {
 		s.Complete = r.receiver.Complete()
 	}
 	return s, r.peerHash
+}
+
+// counters copies what the writer counts.
+func counters(from map[string]int) map[string]uint64 {
+	if len(from) == 0 {
+		return nil
+	}
+	to := make(map[string]uint64, len(from))
+	for name, count := range from {
+		to[name] = uint64(count)
+	}
+	return to
 }
 
 // skipped names the counters that are not zero.
