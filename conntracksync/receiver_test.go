@@ -156,15 +156,24 @@ func TestReceiverRepairs(t *testing.T) {
 	if len(r) != 1 || r[0].Type != FrameRepairRequest || r[0].Set != want {
 		t.Fatalf("%+v", r)
 	}
+	if got := s.r.Progress(); got.Buckets != want.Len() || got.Sent != 0 {
+		t.Errorf("progress after the request: %+v", got)
+	}
 	s.frame(epoch, Frame{Type: FrameRepairBegin, Set: *allBuckets()})
 	ops := s.records(
 		Record{Kind: RecordRefresh, Flow: natFlow(0)}, Record{Kind: RecordUpdate, Flow: natFlow(1)},
 		Record{Kind: RecordKeep, Hash: hashes[3]}, Record{Kind: RecordRefresh, Flow: natFlow(4)},
 	)
 	s.expect("repair", ops, OpCreate, OpUpdate, OpCreate)
+	if got := s.r.Progress(); got.Buckets != Buckets || got.Sent != 2 || got.Flows != s.r.ix.Flows() {
+		t.Errorf("progress of the repair: %+v", got)
+	}
 	s.frame(epoch, Frame{Type: FrameRepairEnd, Set: *allBuckets(), Count: 2})
 	if s.r.ix.Digest() != master.Digest() || s.r.Stats().Dropped != 1 {
 		t.Errorf("%+v, want %+v; %+v", s.r.ix.Digest(), master.Digest(), s.r.Stats())
+	}
+	if got := s.r.Progress(); got != (Progress{}) {
+		t.Errorf("progress after the repair: %+v", got)
 	}
 	s.agree(epoch)
 	if s.r.Applied(epoch, nil); !s.r.Complete() {

@@ -293,7 +293,13 @@ func TestSenderRepair(t *testing.T) {
 	s.feed(epoch, EventUpdate, natFlow(1), natFlow(2), child, natFlow(20))
 	drain(s, now)
 	s.Receive(now, &Frame{Type: FrameRepairRequest, Set: *allBuckets()})
+	if got := s.Progress(); got != (Progress{Buckets: Buckets, Flows: 4}) {
+		t.Errorf("progress after the request: %+v", got)
+	}
 	s.whole(t, now, child, natFlow(1), natFlow(20))
+	if got := s.Progress(); got != (Progress{}) {
+		t.Errorf("progress after the repair: %+v", got)
+	}
 	frames := drain(s, now)
 	f := natFlow(2)
 	want := []Record{

@@ -27,6 +27,13 @@ func (r *replication) status(now time.Time) (status.Sync, string) {
 	received := r.receiver.Stats()
 	s.Resyncs, s.RepairedBuckets = sent.Repairs+received.Repairs, sent.RepairedBuckets+received.RepairedBuckets
 	s.Swept, s.Stripped = received.Swept, counters(r.applied.Stripped)
+	p := r.receiver.Progress()
+	if r.role.master {
+		p = r.sender.Progress()
+	}
+	if p.Buckets > 0 {
+		s.Repair = &status.Repair{Buckets: p.Buckets, Of: conntracksync.Buckets, Sent: p.Sent, Flows: p.Flows}
+	}
 	if r.role.master {
 		s.Complete = r.sender.Complete()
 		s.LagP50, s.LagP99, s.LagMax = r.sender.Lag(now)
