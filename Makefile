@@ -23,7 +23,7 @@ tools:
 	@tests/tools.sh
 
 sim:
-	go test ./tests/sim -timeout 60m -seeds $(SEEDS)
+	go test ./tests/sim/... -timeout 60m -seeds $(SEEDS)
 
 netns: tools
 	go test -count=1 -timeout 20m ./tests/netns ./tests/hostile

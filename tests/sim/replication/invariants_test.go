@@ -1,0 +1,406 @@
+package replication
+
+import (
+	"fmt"
+	"time"
+
+	"tandem/conntracksync"
+)
+
+// rule is an invariant.
+type rule string
+
+const (
+	ruleSurvives  rule = "what was acknowledged survives"
+	ruleDead      rule = "nothing is resurrected"
+	ruleEnds      rule = "the end of a living flow is not told"
+	ruleEqual     rule = "the tables become equal"
+	ruleComplete  rule = "complete means complete"
+	ruleCompletes rule = "the table becomes complete, and stays so"
+	ruleBackup    rule = "a flow does not expire on the BACKUP"
+	ruleTimeouts  rule = "after a takeover flows have their normal time-outs"
+	ruleEarly     rule = "no flow expires early on the MASTER"
+	ruleBarrier   rule = "a barrier that passed has all before it in the peer's kernel"
+	ruleWindows   rule = "a complete table has no windows of an earlier mastership"
+	ruleBounds    rule = "queues keep their bounds"
+	ruleIdle      rule = "nothing is sent but digests when nothing changes"
+	ruleLoop      rule = "no repair without a cause"
+	ruleSilence   rule = "only the MASTER tells"
+	ruleBackups   rule = "the MASTER's kernel is its own"
+	ruleMasters   rule = "masters go before their children"
+	ruleOwn       rule = "what is not replicated is left alone"
+	ruleWire      rule = "frames parse"
+	ruleStream    rule = "the stream has no gaps"
+	ruleSpin      rule = "no deadline passes in vain"
+	ruleWorld     rule = "the world is in order"
+)
+
+// watch is what the invariants remember.
+type watch struct {
+	lookedAt    [2]time.Duration
+	dumpLongest time.Duration
+	spins       int
+	spinAt      time.Duration
+	// passes has when the last two readings of a node's table began.
+	passes [2][2]time.Duration
+	// trimmed is when the time-outs of a new MASTER were put right.
+	trimmed [2]time.Duration
+	// completeAt is when the MASTER's table became complete after things were calm;
+	// baseline are the counters of that moment.
+	completeAt time.Duration
+	baseline   [2]counters
+	// frames counts what was sent, by type.
+	frames [256]int
+	// takeovers, kept and complete count what was put to the test.
+	takeovers, kept, complete, barriers, refusals, overruns int
+}
+
+type counters struct {
+	sender   conntracksync.SenderStats
+	receiver conntracksync.ReceiverStats
+}
+
+func (n *node) counters() counters { return counters{n.sender.Stats(), n.receiver.Stats()} }
+
+// spin notes a wake-up for nothing; too many at one time are a loop.
+func (x *watch) spin(n *node) bool {
+	if n.w.now-x.spinAt > time.Millisecond {
+		x.spinAt, x.spins = n.w.now, 0
+	}
+	x.spins++
+	return x.spins > 500
+}
+
+// passed notes that a reading of the table came to its end.
+func (x *watch) passed(n *node) {
+	d := n.dump
+	if d == nil {
+		return
+	}
+	x.passes[n.id] = [2]time.Duration{x.passes[n.id][1], d.began}
+	if d.sender && n.master && d.began >= n.promotedAt+n.w.tuning.sender.TrimDelay && x.trimmed[n.id] < n.promotedAt {
+		x.trimmed[n.id] = n.w.now
+	}
+}
+
+func (x *watch) sent(w *world, n *node, f *conntracksync.Frame) {
+	x.frames[f.Type]++
+	if w.phase == phaseQuiet && x.completeAt > 0 && w.settled() && f.Type != conntracksync.FrameDigest && w.digests() {
+		w.fail(ruleIdle, "%s sends a %v frame with %d records", nodeName(n.id), f.Type, len(f.Records))
+	}
+}
+
+// digests tells whether both nodes have the feature.
+func (w *world) digests() bool {
+	return w.nodes[0].features&w.nodes[1].features&conntracksync.FeatureDigests != 0
+}
+
+// judgeLiving: a flow whose end the process knows, and that has not begun again, is not
+// told to live.
+func (w *world) judgeLiving(n *node, r *conntracksync.Record, id identity) {
+	born, ended := w.oracle.sides[n.id].ends[id]
+	if ended && n.kernel.births[id] == born {
+		w.fail(ruleDead, "%s tells (record kind %d) of %s, the end of which it was told", nodeName(n.id), r.Kind, show(&r.Flow))
+	}
+	if !w.replicable(n, &r.Flow) && r.Kind == conntracksync.RecordRefresh {
+		w.fail(ruleOwn, "%s tells of %s", nodeName(n.id), show(&r.Flow))
+	}
+}
+
+// judgeEnd: an end is told only after the kernel told of it, or after two passes
+// without the flow.
+func (w *world) judgeEnd(n *node, id identity, gone bool) {
+	_, told := w.oracle.sides[n.id].ends[id]
+	if !gone && !told {
+		w.fail(ruleEnds, "%s tells the end of %v", nodeName(n.id), id)
+	}
+	e := n.kernel.has(id)
+	if gone && e != nil && e.created < w.watch.passes[n.id][0] && w.replicable(n, &e.flow) {
+		w.fail(ruleEnds, "%s says that %s is gone, and it lives", nodeName(n.id), show(&e.flow))
+	}
+}
+
+// judgeTakeover: what the old MASTER's kernel had to the end, and was acknowledged, is
+// in the new one's kernel.
+func (w *world) judgeTakeover(n *node) {
+	s := &w.oracle.sides[n.other().id]
+	if len(s.had) == 0 && n.other().master {
+		w.mastershipEnds(n.other())
+	}
+	w.watch.takeovers++
+	// The order of a map does not matter: every violation is one.
+	for id, f := range s.told {
+		e := n.kernel.has(id)
+		if f.ended {
+			if e != nil && w.now-f.at > w.boundSweep(n) && e.created < f.at {
+				w.fail(ruleDead, "%s becomes MASTER with %s, the end of which it acknowledged", nodeName(n.id), show(&e.flow))
+			}
+			continue
+		}
+		remaining, had := s.had[id]
+		if !had {
+			continue
+		}
+		if _, excused := n.kernel.gone[id]; e == nil && excused {
+			continue
+		}
+		if e == nil {
+			w.fail(ruleSurvives, "%s becomes MASTER without %v, acknowledged at %v", nodeName(n.id), id, f.at)
+			return
+		}
+		w.watch.kept++
+		if what := f.lacks(e); what != "" {
+			w.fail(ruleSurvives, "%s becomes MASTER and %s lacks %s (%+v)", nodeName(n.id), show(&e.flow), what, f)
+		}
+		w.judgeRemaining(n, e, remaining)
+	}
+}
+
+// judgeRemaining: a flow that could live on for long on the old MASTER can do so on the
+// new one as well.
+func (w *world) judgeRemaining(n *node, e *entry, before time.Duration) {
+	normal := n.kernel.normal(&e.flow)
+	least := min(before, normal)/2 - time.Second
+	if got := n.kernel.remaining(e); got < least && w.now-n.backupAt > w.boundSweep(n) && w.now-e.created > w.boundSweep(n) {
+		w.fail(ruleTimeouts, "%s becomes MASTER, and %s has %v left of %v", nodeName(n.id), show(&e.flow), got, before)
+	}
+}
+
+// expired is called when a flow ends by itself.
+func (w *world) expired(k *kernel, e *entry) {
+	n := w.nodes[k.id]
+	w.note("flow ends", k.id, e.born)
+	w.say(k.id, "end %s", show(&e.flow))
+	if e.expires > w.now {
+		return // a packet or a hand ended it
+	}
+	if n.master && e.touched >= n.promotedAt && w.now-e.touched < k.normal(&e.flow)-time.Second {
+		w.fail(ruleEarly, "%s expires on %s %v after its last packet", show(&e.flow), nodeName(k.id), w.now-e.touched)
+	}
+	m, b, ok := w.pair()
+	if !ok || b != n || !n.up || n.stream == nil || !w.both(&e.flow) {
+		return
+	}
+	since := max(n.startedAt, n.backupAt, e.created, w.watchDocument())
+	if m.kernel.has(identify(&e.flow)) != nil && w.now-since > w.boundSweep(n) {
+		w.fail(ruleBackup, "%s expires on %s", show(&e.flow), nodeName(n.id))
+	}
+}
+
+// dropped is called when a process removes a flow from its kernel.
+func (w *world) dropped(k *kernel, e *entry) {
+	n := w.nodes[k.id]
+	if n.master {
+		w.fail(ruleBackups, "%s removes %s as MASTER", nodeName(k.id), show(&e.flow))
+	}
+	for _, a := range w.ownAddresses() {
+		if e.flow.Original.Source == a {
+			w.fail(ruleOwn, "%s removes %s", nodeName(k.id), show(&e.flow))
+		}
+	}
+}
+
+// injected is called when a process puts a flow into its kernel.
+func (w *world) injected(k *kernel, f *conntracksync.Flow) {
+	if n := w.nodes[k.id]; n.master {
+		w.fail(ruleBackups, "%s creates %s as MASTER", nodeName(k.id), show(f))
+	} else if !w.replicable(n, f) && f.Status&conntracksync.StatusSeenReply != 0 {
+		w.fail(ruleOwn, "%s creates %s", nodeName(k.id), show(f))
+	}
+}
+
+// orphan is called when a flow comes whose master is not there.
+func (w *world) orphan(k *kernel, f *conntracksync.Flow) {
+	m, b, ok := w.pair()
+	if !ok || b.id != k.id {
+		return
+	}
+	id := f.Extra.Master
+	e := m.kernel.byOriginal[id]
+	if e == nil || m.kernel.lapsed(e) || !w.both(&e.flow) || w.now-e.created < time.Second {
+		return
+	}
+	if s := w.oracle.sides[m.id]; s.told[identify(&e.flow)] != (fact{}) && k.gone[identify(&e.flow)] == 0 {
+		w.fail(ruleMasters, "%s comes before its master", show(f))
+	}
+}
+
+// staleWindows is called when a packet meets windows of an earlier time.
+func (w *world) staleWindows(n *node, e *entry) {
+	if n.promotedComplete && e.created < n.promotedAt {
+		w.fail(ruleWindows, "%s met windows of %v on %s", show(&e.flow), e.windowAt, nodeName(n.id))
+	}
+}
+
+// look checks what must always hold, as far as it costs little; the rest from time to
+// time.
+func (w *world) look(n *node) {
+	t := &w.tuning
+	s := &w.oracle.sides[n.id]
+	s.watchOverflows(n)
+	if limit := t.sender.QueueLimit + t.sender.HoldLimit + dumpBatch; n.sender.Backlog() > limit {
+		w.fail(ruleBounds, "%s has %d records waiting, bound %d", nodeName(n.id), n.sender.Backlog(), limit)
+	}
+	if w.now-w.watch.lookedAt[n.id] < 50*time.Millisecond {
+		return
+	}
+	w.watch.lookedAt[n.id] = w.now
+	c := n.counters()
+	if c.receiver.Gaps+c.receiver.Repeated+c.sender.BadAcks > 0 {
+		w.fail(ruleStream, "%s counts %d gaps, %d repeated frames, %d bad acknowledgements",
+			nodeName(n.id), c.receiver.Gaps, c.receiver.Repeated, c.sender.BadAcks)
+	}
+	if !n.master {
+		return
+	}
+	w.checkTimeouts(n)
+	w.checkComplete(n)
+}
+
+// checkTimeouts: some time after a takeover no flow has more than its normal time-out.
+func (w *world) checkTimeouts(n *node) {
+	done := w.watch.trimmed[n.id] > n.promotedAt
+	if !done {
+		if w.phase != phaseFaults && w.now-max(n.promotedAt, w.disturbedAt) > w.boundTrim() {
+			w.fail(ruleTimeouts, "%s has not put them right", nodeName(n.id))
+		}
+		return
+	}
+	n.kernel.each(func(e *entry) {
+		if left, normal := n.kernel.remaining(e), n.kernel.normal(&e.flow); left > normal+time.Second && w.replicable(n, &e.flow) {
+			w.fail(ruleTimeouts, "%s has %v left on %s", show(&e.flow), left, nodeName(n.id))
+		}
+	})
+}
+
+// checkComplete: a flow of some age is not missing on the BACKUP while the MASTER
+// counts its table as complete.
+func (w *world) checkComplete(n *node) {
+	complete := n.sender.Complete()
+	if w.phase != phaseFaults {
+		w.checkStaysComplete(n, complete)
+	}
+	b := n.other()
+	if !complete || b.master {
+		return
+	}
+	w.watch.complete++
+	bound := w.boundComplete()
+	n.kernel.each(func(e *entry) {
+		id := identify(&e.flow)
+		if w.now-e.changed < bound || !w.both(&e.flow) {
+			return
+		}
+		if at, gone := b.kernel.gone[id]; gone && w.now-at < bound {
+			return
+		}
+		if missing := w.missing(b, id, class(&e.flow)); missing != "" {
+			w.fail(ruleComplete, "%s counts its table as complete: %s %s", nodeName(n.id), show(&e.flow), missing)
+		}
+	})
+}
+
+// missing says what a node's kernel lacks of a flow; empty if nothing.
+func (w *world) missing(n *node, id identity, f fact) string {
+	if e := n.kernel.has(id); e == nil {
+		return "is missing"
+	} else if what := f.lacks(e); what != "" {
+		return fmt.Sprintf("(here %s) lacks %s", show(&e.flow), what)
+	}
+	return ""
+}
+
+// checkStaysComplete: when nothing goes wrong the table becomes complete within a bound,
+// and no digest differs after that.
+func (w *world) checkStaysComplete(n *node, complete bool) {
+	x := &w.watch
+	if !complete {
+		if x.completeAt > 0 {
+			w.fail(ruleCompletes, "it was at %v and is not any more", x.completeAt)
+		} else if w.now-w.disturbedAt > w.boundCompletes() {
+			w.fail(ruleCompletes, "it is not, %v after the last trouble", w.now-w.disturbedAt)
+		}
+		return
+	}
+	if x.completeAt == 0 {
+		x.completeAt = w.now
+		w.note("complete", n.id)
+		for i, m := range w.nodes {
+			x.baseline[i] = m.counters()
+		}
+		return
+	}
+	if !w.digests() {
+		return
+	}
+	now, then := n.other().counters().receiver, x.baseline[n.other().id].receiver
+	if now.Mismatches != then.Mismatches || now.Repairs != then.Repairs {
+		w.fail(ruleLoop, "%d digests differ and %d repairs are made after the table was complete at %v",
+			now.Mismatches-then.Mismatches, now.Repairs-then.Repairs, x.completeAt)
+	}
+}
+
+// askBarrier notes what a barrier is about.
+func (w *world) askBarrier(n *node) {
+	s := &w.oracle.sides[n.id]
+	n.readAll()
+	n.sender.Barrier(w.clock())
+	s.watchOverflows(n)
+	s.barrier, s.asked = map[identity]fact{}, true
+	for id, f := range s.fed {
+		s.barrier[id] = f
+	}
+}
+
+// checkBarrier: when the barrier has passed all events before it are in the peer's
+// kernel.
+func (w *world) checkBarrier(n *node) {
+	s := &w.oracle.sides[n.id]
+	if !s.asked || !n.sender.BarrierPassed() {
+		return
+	}
+	s.asked = false
+	w.watch.barriers++
+	b := n.other()
+	for id, f := range s.barrier {
+		if _, excused := b.kernel.gone[id]; excused || n.kernel.has(id) == nil || b.master {
+			continue
+		}
+		if told := s.told[id]; told.ended {
+			continue // and begun again
+		}
+		if missing := w.missing(b, id, f); missing != "" {
+			w.fail(ruleBarrier, "%v %s on %s", id, missing, nodeName(b.id))
+		}
+	}
+}
+
+// heard notes what the peer's Receiver says.
+func (w *world) heard(n *node, f *conntracksync.Frame) {
+	w.note("hears", n.id, uint64(f.Type), f.Acked, either(f.Complete, 1, 0))
+}
+
+// checkEqual compares what both kernels have of the replicated flows.
+func (w *world) checkEqual() {
+	m, b, ok := w.pair()
+	if !ok {
+		w.fail(ruleWorld, "%d nodes are MASTER at the end", len(w.masters()))
+		return
+	}
+	m.kernel.each(func(e *entry) {
+		if !w.both(&e.flow) {
+			return
+		}
+		o := b.kernel.has(identify(&e.flow))
+		if o == nil {
+			w.fail(ruleEqual, "%s is missing on %s", show(&e.flow), nodeName(b.id))
+		} else if class(&o.flow) != class(&e.flow) {
+			w.fail(ruleEqual, "%s is %s on %s", show(&e.flow), show(&o.flow), nodeName(b.id))
+		}
+	})
+	b.kernel.each(func(e *entry) {
+		if m.kernel.has(identify(&e.flow)) == nil && w.both(&e.flow) {
+			w.fail(ruleEqual, "%s is on %s, and not on the MASTER", show(&e.flow), nodeName(b.id))
+		}
+	})
+}

@@ -1,0 +1,281 @@
+package replication
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"time"
+
+	"github.com/dchest/siphash"
+
+	"tandem/conntracksync"
+)
+
+// oracle knows what each node was told by its kernel, what it told the other node, and
+// what of that the other node has acknowledged.
+type oracle struct {
+	key [16]byte
+	// names has the flows by the hashes that stand for them on the wire.
+	names map[uint64]identity
+	sides [2]side
+}
+
+// side is what a node has told as MASTER.
+type side struct {
+	// told has what was acknowledged of each flow, waiting what was not yet.
+	told    map[identity]fact
+	waiting []sentFact
+	// fed has the flows whose events were taken in on this stream, without a loss
+	// since; ends has the entries whose end was taken in.
+	fed  map[identity]fact
+	ends map[identity]uint64
+	// had are the flows that the kernel had when the mastership ended.
+	had map[identity]time.Duration
+	// overflows and barrier tell what the barrier is about.
+	overflows uint64
+	barrier   map[identity]fact
+	asked     bool
+	// lossAt is when events were last lost.
+	lossAt time.Duration
+}
+
+// fact is what is known of a flow.
+type fact struct {
+	ended, gone bool
+	status      conntracksync.Status
+	hasTCP      bool
+	tcp         int
+	mark        uint32
+	at          time.Duration
+}
+
+type sentFact struct {
+	seq uint64
+	id  identity
+	fact
+}
+
+func newOracle(w *world) oracle {
+	o := oracle{names: map[uint64]identity{}}
+	binary.LittleEndian.PutUint64(o.key[:], w.rng.Uint64())
+	binary.LittleEndian.PutUint64(o.key[8:], w.rng.Uint64())
+	for i := range o.sides {
+		o.sides[i].clear()
+		o.sides[i].ends = map[identity]uint64{}
+	}
+	return o
+}
+
+// clear forgets what the other node knows.
+func (s *side) clear() {
+	s.told, s.waiting, s.had = map[identity]fact{}, nil, nil
+	s.forgetEvents()
+}
+
+func (s *side) forgetEvents() { s.fed, s.barrier, s.asked = map[identity]fact{}, nil, false }
+
+// hash is what stands for a flow on the wire: SipHash over zone, protocol, family and
+// both tuples.
+func (o *oracle) hash(id identity) uint64 {
+	b := []byte{byte(id.Zone >> 8), byte(id.Zone), id.Protocol, 6}
+	address := func(a netip.Addr) {
+		if a.Is4() {
+			b[3] = 4
+		}
+		b = append(b, a.AsSlice()...)
+	}
+	for _, t := range []conntracksync.Tuple{id.Original, id.reply} {
+		address(t.Source)
+		address(t.Destination)
+		b = binary.BigEndian.AppendUint16(b, t.SourcePort)
+		b = binary.BigEndian.AppendUint16(b, t.DestinationPort)
+	}
+	k0, k1 := binary.LittleEndian.Uint64(o.key[:]), binary.LittleEndian.Uint64(o.key[8:])
+	return max(siphash.Hash(k0, k1, b), 1)
+}
+
+// coarse tells handshake, established, closing and closed apart.
+func coarse(s conntracksync.TCPState) int {
+	switch s {
+	case conntracksync.TCPEstablished:
+		return 1
+	case conntracksync.TCPFinWait, conntracksync.TCPCloseWait, conntracksync.TCPLastAck:
+		return 2
+	case conntracksync.TCPTimeWait, conntracksync.TCPClose:
+		return 3
+	default:
+		return 0
+	}
+}
+
+// class is what the nodes compare of a flow.
+func class(f *conntracksync.Flow) fact {
+	c := fact{status: f.Status & (conntracksync.StatusSeenReply | conntracksync.StatusAssured), hasTCP: f.HasTCP, mark: f.Mark}
+	if f.HasTCP {
+		c.tcp = coarse(f.TCP.State)
+	}
+	return c
+}
+
+// lacks says what an entry lacks of a fact; empty if nothing.
+func (f fact) lacks(e *entry) string {
+	c := class(&e.flow)
+	switch {
+	case f.status&^c.status != 0:
+		return "a bit of its status"
+	case f.hasTCP && c.tcp < f.tcp:
+		return "its state"
+	case f.mark != c.mark:
+		return "its mark"
+	}
+	return ""
+}
+
+// ownAddresses are excluded by both nodes.
+func (w *world) ownAddresses() []netip.Addr { return []netip.Addr{nodeAddress(0), nodeAddress(1)} }
+
+func (w *world) excluded(second bool) []netip.Prefix {
+	if second {
+		return []netip.Prefix{excludedNetwork()}
+	}
+	return nil
+}
+
+// replicable tells whether a node must tell of a flow.
+func (w *world) replicable(n *node, f *conntracksync.Flow) bool {
+	for _, a := range w.ownAddresses() {
+		if f.Original.Source == a || f.Original.Destination == a || f.Reply.Source == a || f.Reply.Destination == a {
+			return false
+		}
+	}
+	if n.excludes && (excludedNetwork().Contains(f.Original.Source) || excludedNetwork().Contains(f.Reply.Destination)) {
+		return false
+	}
+	return f.Protocol != protocolTCP || f.TCP.State != conntracksync.TCPSynSent || f.Status&conntracksync.StatusSeenReply != 0
+}
+
+// both tells whether both nodes replicate a flow.
+func (w *world) both(f *conntracksync.Flow) bool {
+	return w.replicable(w.nodes[0], f) && w.replicable(w.nodes[1], f)
+}
+
+// fed notes an event that a process takes in.
+func (w *world) fed(n *node, r *report) {
+	s := &w.oracle.sides[n.id]
+	e := &r.event
+	w.note("event", n.id, uint64(e.Kind), r.born)
+	if e.Kind == conntracksync.EventExpect || e.Kind == conntracksync.EventExpectGone {
+		return
+	}
+	id := identify(&e.Flow)
+	if e.Kind == conntracksync.EventDestroy {
+		s.ends[id] = r.born
+		delete(s.fed, id)
+		return
+	}
+	if !n.master || n.stream == nil || !w.both(&e.Flow) {
+		return
+	}
+	if e.Flow.Protocol == protocolTCP && !e.Flow.HasTCP && e.Flow.Status&conntracksync.StatusSeenReply == 0 {
+		return
+	}
+	s.watchOverflows(n)
+	s.fed[id] = class(&e.Flow)
+}
+
+// watchOverflows forgets what the queue has dropped.
+func (s *side) watchOverflows(n *node) {
+	if o := n.sender.Stats().Overflows; o != s.overflows {
+		s.overflows = o
+		s.forgetEvents()
+	}
+}
+
+func (w *world) lossOfEvents(n *node) {
+	s := &w.oracle.sides[n.id]
+	s.forgetEvents()
+	s.lossAt = w.now
+}
+
+// streamBegins and streamEnds: what was under way to the peer is lost.
+func (w *world) streamBegins(n *node) { w.streamEnds(n) }
+
+func (w *world) streamEnds(n *node) {
+	s := &w.oracle.sides[n.id]
+	s.waiting = nil
+	s.forgetEvents()
+}
+
+// sent notes a frame that a Sender hands out, and judges what it says.
+func (w *world) sent(n *node, b []byte) {
+	f := &n.parsed
+	if err := conntracksync.ParseFrame(b, f); err != nil {
+		w.fail(ruleWire, "a frame of its own does not parse: %v", err)
+		return
+	}
+	w.note("sends", n.id, uint64(f.Type), f.Seq, uint64(len(f.Records)))
+	w.watch.sent(w, n, f)
+	if !n.master {
+		w.fail(ruleSilence, "%s sends though it is not MASTER", nodeName(n.id))
+	}
+	s := &w.oracle.sides[n.id]
+	for i := range f.Records {
+		r := &f.Records[i]
+		id := identify(&r.Flow)
+		switch r.Kind {
+		case conntracksync.RecordNew, conntracksync.RecordUpdate, conntracksync.RecordRefresh:
+			w.say(n.id, "tells %d %s", r.Kind, show(&r.Flow))
+			w.oracle.names[w.oracle.hash(id)] = id
+			w.judgeLiving(n, r, id)
+			c := class(&r.Flow)
+			c.at = w.now
+			s.waiting = append(s.waiting, sentFact{f.Seq, id, c})
+		case conntracksync.RecordDestroy:
+			w.say(n.id, "tells the end %s", show(&r.Flow))
+			w.judgeEnd(n, id, false)
+			s.waiting = append(s.waiting, sentFact{f.Seq, id, fact{ended: true, at: w.now}})
+		case conntracksync.RecordGone:
+			if id, known := w.oracle.names[r.Hash]; known {
+				w.say(n.id, "tells of the going of %v", id)
+				w.judgeEnd(n, id, true)
+				s.waiting = append(s.waiting, sentFact{f.Seq, id, fact{ended: true, gone: true, at: w.now}})
+			}
+		}
+	}
+}
+
+// acknowledged notes that a node has said how far everything is in its kernel.
+func (w *world) acknowledged(n *node, acked uint64) {
+	o := n.other()
+	s := &w.oracle.sides[o.id]
+	if n.stream == nil || o.stream != n.stream || n.master {
+		return
+	}
+	acked = o.codec.own(acked)
+	done := 0
+	for _, f := range s.waiting {
+		if f.seq > acked {
+			break
+		}
+		done++
+		if old, ok := s.told[f.id]; ok && !old.ended && !f.hasTCP {
+			f.hasTCP, f.tcp = old.hasTCP, old.tcp
+		}
+		s.told[f.id] = f.fact
+	}
+	s.waiting = s.waiting[done:]
+}
+
+// mastershipEnds keeps what the MASTER's kernel had at its end.
+func (w *world) mastershipEnds(n *node) {
+	s := &w.oracle.sides[n.id]
+	s.had = map[identity]time.Duration{}
+	n.kernel.each(func(e *entry) { s.had[identify(&e.flow)] = n.kernel.remaining(e) })
+	s.forgetEvents()
+}
+
+// promotion judges a takeover. From now on the tables go their own ways.
+func (w *world) promotion(n *node) {
+	w.judgeTakeover(n)
+	w.oracle.sides[0].clear()
+	w.oracle.sides[1].clear()
+}
