@@ -36,6 +36,8 @@ type stream struct {
 	flight  [2][]segment
 	arrival [2]time.Duration
 	pending [2]int
+	// broken: what is written goes nowhere.
+	broken bool
 }
 
 // end is what a node knows of a stream. What came before it began to use it waits.
@@ -106,6 +108,9 @@ func (w *world) carryHello(n *node, h conntracksync.Hello) conntracksync.Hello {
 func (w *world) write(c *stream, from int, b []byte) {
 	to := 1 - from
 	c.pending[to] += len(b)
+	if c.broken {
+		return
+	}
 	wire := time.Duration(float64(len(b)) / w.link.speed * float64(time.Second))
 	c.arrival[to] = max(c.arrival[to], w.now+w.link.delay) + wire
 	c.flight[to] = append(c.flight[to], segment{c.arrival[to], b})
@@ -120,7 +125,7 @@ func (w *world) scheduleArrival(c *stream, to int) {
 
 // arrive brings some bytes; where they are cut says nothing about frames.
 func (w *world) arrive(c *stream, to int) {
-	if len(c.flight[to]) == 0 || c.ends[to].closed {
+	if c.broken || c.ends[to].closed {
 		return
 	}
 	if w.link.stalled > 0 {
@@ -182,6 +187,10 @@ func (n *node) readStream(c *stream) {
 // breakStream ends a stream at any byte: some of what is under way arrives still. Each
 // node notices in its own time.
 func (w *world) breakStream(c *stream) {
+	if c.broken {
+		return
+	}
+	c.broken = true
 	for to := range c.ends {
 		cut := 0
 		if c.pending[to] > 0 {
