@@ -9,16 +9,11 @@ const (
 	passShare  = 30
 )
 
+// dumpMax is how long a reading of a table takes at most while nothing is wrong.
+const dumpMax = 5 * time.Second
+
 // dumpTime is how long a reading of a table has taken at most.
-func (w *world) dumpTime() time.Duration {
-	longest := w.watch.dumpLongest
-	for _, n := range w.nodes {
-		if n.dump != nil {
-			longest = max(longest, w.now-n.dump.began)
-		}
-	}
-	return longest
-}
+func (w *world) dumpTime() time.Duration { return min(w.watch.dumpLongest, dumpMax) }
 
 // passTime is how long it takes at most from the wish for a pass to its end: the other
 // kind of pass may be under way, and passes keep a distance.

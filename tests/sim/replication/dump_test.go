@@ -127,10 +127,10 @@ func (n *node) endDump(failed bool) {
 				n.sender.DumpExpectation(now, &n.kernel.expects[i].e)
 			}
 		}
-		w.watch.passed(n)
+		w.watch.passed(n, d)
 		n.sender.DumpDone(now)
 	default:
-		w.watch.passed(n)
+		w.watch.passed(n, d)
 		n.obey(n.receiver.DumpDone(now))
 	}
 	n.pump()

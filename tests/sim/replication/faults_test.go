@@ -340,6 +340,7 @@ func (w *world) documentsDiffer(length time.Duration) {
 
 func (w *world) adopt(n *node, excludes bool) {
 	w.documentAt = w.now
+	w.documentsChange()
 	n.adopt(excludes)
 }
 

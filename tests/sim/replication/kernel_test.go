@@ -75,6 +75,8 @@ type kernel struct {
 	// gone has the flows that this kernel lost or refused though it was told of them,
 	// and when.
 	gone map[identity]time.Duration
+	// wipedAt is when it booted.
+	wipedAt time.Duration
 }
 
 type expect struct {
@@ -100,7 +102,7 @@ func (k *kernel) wipe() {
 	k.births, k.gone = map[identity]uint64{}, map[identity]time.Duration{}
 	k.expects, k.queue = nil, nil
 	k.listening, k.congested, k.lost = false, false, false
-	k.limit, k.refusing = 1<<20, 0
+	k.limit, k.refusing, k.wipedAt = 1<<20, 0, k.w.now
 }
 
 func replyKey(f *conntracksync.Flow) conntracksync.Key {

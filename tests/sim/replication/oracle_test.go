@@ -3,6 +3,7 @@ package replication
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/dchest/siphash"
@@ -29,7 +30,7 @@ type side struct {
 	fed  map[identity]fact
 	ends map[identity]uint64
 	// had are the flows that the kernel had when the mastership ended.
-	had map[identity]time.Duration
+	had map[identity]remains
 	// overflows and barrier tell what the barrier is about.
 	overflows uint64
 	barrier   map[identity]fact
@@ -46,6 +47,12 @@ type fact struct {
 	tcp         int
 	mark        uint32
 	at          time.Duration
+}
+
+// remains is a flow at the end of a mastership.
+type remains struct {
+	remaining time.Duration
+	mark      uint32
 }
 
 type sentFact struct {
@@ -69,6 +76,16 @@ func newOracle(w *world) oracle {
 func (s *side) clear() {
 	s.told, s.waiting, s.had = map[identity]fact{}, nil, nil
 	s.forgetEvents()
+}
+
+// last is what was last told of a flow.
+func (s *side) last(id identity) fact {
+	for _, f := range slices.Backward(s.waiting) {
+		if f.id == id {
+			return f.fact
+		}
+	}
+	return s.told[id]
 }
 
 func (s *side) forgetEvents() { s.fed, s.barrier, s.asked = map[identity]fact{}, nil, false }
@@ -150,6 +167,9 @@ func (w *world) replicable(n *node, f *conntracksync.Flow) bool {
 	if n.excludes && (excludedNetwork().Contains(f.Original.Source) || excludedNetwork().Contains(f.Reply.Destination)) {
 		return false
 	}
+	if f.Protocol == protocolSCTP && w.nodes[0].features&w.nodes[1].features&conntracksync.FeatureExtras == 0 {
+		return false // its tags are not told
+	}
 	return f.Protocol != protocolTCP || f.TCP.State != conntracksync.TCPSynSent || f.Status&conntracksync.StatusSeenReply != 0
 }
 
@@ -226,6 +246,9 @@ func (w *world) sent(n *node, b []byte) {
 			w.say(n.id, "tells %d %s", r.Kind, show(&r.Flow))
 			w.oracle.names[w.oracle.hash(id)] = id
 			w.judgeLiving(n, r, id)
+			if !w.both(&r.Flow) {
+				continue // the other node leaves it out
+			}
 			c := class(&r.Flow)
 			c.at = w.now
 			s.waiting = append(s.waiting, sentFact{f.Seq, id, c})
@@ -265,11 +288,19 @@ func (w *world) acknowledged(n *node, acked uint64) {
 	s.waiting = s.waiting[done:]
 }
 
+// documentsChange: what a node does not replicate any more is not kept up to date.
+func (w *world) documentsChange() {
+	for i := range w.oracle.sides {
+		w.oracle.sides[i].told = map[identity]fact{}
+		w.oracle.sides[i].forgetEvents()
+	}
+}
+
 // mastershipEnds keeps what the MASTER's kernel had at its end.
 func (w *world) mastershipEnds(n *node) {
 	s := &w.oracle.sides[n.id]
-	s.had = map[identity]time.Duration{}
-	n.kernel.each(func(e *entry) { s.had[identify(&e.flow)] = n.kernel.remaining(e) })
+	s.had = map[identity]remains{}
+	n.kernel.each(func(e *entry) { s.had[identify(&e.flow)] = remains{n.kernel.remaining(e), e.flow.Mark} })
 	s.forgetEvents()
 }
 
