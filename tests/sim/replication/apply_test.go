@@ -93,7 +93,7 @@ func (k *kernel) replace(f *conntracksync.Flow) bool {
 	}
 	if k.size() >= k.limit || k.refusing > 0 && k.w.chance(k.refusing) || stateless(f) {
 		k.gone[id] = k.w.now
-		k.w.disturb("refused", k.id)
+		k.w.refused(k, f)
 		return false
 	}
 	created := *f

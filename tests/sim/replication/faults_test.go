@@ -17,9 +17,11 @@ func faults() []fault {
 	return []fault{
 		{"break the stream", func(w *world, _ time.Duration) { w.breakNow() }},
 		{"break the stream often", func(w *world, length time.Duration) {
-			for at := time.Duration(0); at < length; at += w.between(300*time.Millisecond, time.Second) {
-				w.after(at, w.breakNow)
-			}
+			w.lasting(length, func() {
+				for at := time.Duration(0); at < length; at += w.between(300*time.Millisecond, time.Second) {
+					w.after(at, w.breakNow)
+				}
+			}, func() {})
 		}},
 		{"link down", (*world).linkDown},
 		{"link stalls", (*world).linkStalls},

@@ -174,6 +174,9 @@ func (w *world) expired(k *kernel, e *entry) {
 	n := w.nodes[k.id]
 	w.note("flow ends", k.id, e.born)
 	w.say(k.id, "end %s", show(&e.flow))
+	if n.master {
+		w.endedAt[identify(&e.flow)] = w.now
+	}
 	if e.expires > w.now {
 		return // a packet or a hand ended it
 	}
@@ -212,6 +215,15 @@ func (w *world) injected(k *kernel, f *conntracksync.Flow) {
 	}
 }
 
+// refused is called when a kernel does not take a flow.
+func (w *world) refused(k *kernel, f *conntracksync.Flow) {
+	w.disturb("refused", k.id)
+	w.watch.refusals++
+	if w.phase != phaseFaults {
+		w.fail(ruleLoop, "the kernel of %s refuses %s", nodeName(k.id), show(f))
+	}
+}
+
 // orphan is called when a flow comes whose master is not there.
 func (w *world) orphan(k *kernel, f *conntracksync.Flow) {
 	m, b, ok := w.pair()
@@ -230,7 +242,7 @@ func (w *world) orphan(k *kernel, f *conntracksync.Flow) {
 
 // staleWindows is called when a packet meets windows of an earlier time.
 func (w *world) staleWindows(n *node, e *entry) {
-	if n.promotedComplete && e.windowAt < n.promotedAt {
+	if n.promotedComplete && e.windowAt < n.promotedAt && w.both(&e.flow) {
 		w.fail(ruleWindows, "%s met windows of %v on %s", show(&e.flow), e.windowAt, nodeName(n.id))
 	}
 }
@@ -303,6 +315,12 @@ func (w *world) checkComplete(n *node) {
 		if at, gone := b.kernel.gone[id]; gone && w.now-at < bound {
 			return
 		}
+		if ended, ok := w.endedAt[id]; ok && e.created < ended {
+			return // it ended on the old MASTER, and this node had no time to sweep it
+		}
+		if !w.digests() && e.omitted > 0 {
+			return // nothing tells that a reading left it out
+		}
 		if missing := w.missing(b, id, class(&e.flow)); missing != "" {
 			w.fail(ruleComplete, "%s counts its table as complete: %s %s", nodeName(n.id), show(&e.flow), missing)
 		}
@@ -324,7 +342,9 @@ func (w *world) missing(n *node, id identity, f fact) string {
 func (w *world) checkStaysComplete(n *node, complete bool) {
 	x := &w.watch
 	if !complete {
-		if x.completeAt > 0 {
+		if x.completeAt > 0 && w.disturbedAt > x.completeAt {
+			x.completeAt = 0 // the kernel's queue was full, say
+		} else if x.completeAt > 0 {
 			w.fail(ruleCompletes, "it was at %v and is not any more", x.completeAt)
 		} else if w.now-w.disturbedAt > w.boundCompletes() {
 			w.fail(ruleCompletes, "it is not, %v after the last trouble", w.now-w.disturbedAt)
@@ -341,6 +361,12 @@ func (w *world) checkStaysComplete(n *node, complete bool) {
 	}
 	if !w.digests() {
 		return
+	}
+	if w.disturbedAt > x.completeAt {
+		x.completeAt = w.now
+		for i, m := range w.nodes {
+			x.baseline[i] = m.counters()
+		}
 	}
 	now, then := n.other().counters().receiver, x.baseline[n.other().id].receiver
 	if now.Mismatches != then.Mismatches || now.Repairs != then.Repairs {
@@ -377,6 +403,9 @@ func (w *world) checkBarrier(n *node) {
 		}
 		if told := s.told[id]; told.ended {
 			continue // and begun again
+		}
+		if e := n.kernel.has(id); class(&e.flow).mark != f.mark {
+			continue // it has changed since
 		}
 		if missing := w.missing(b, id, f); missing != "" {
 			w.fail(ruleBarrier, "%v %s on %s", id, missing, nodeName(b.id))

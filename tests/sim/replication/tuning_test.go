@@ -73,6 +73,7 @@ func (w *world) draw() {
 // newWorld draws a run.
 func newWorld(seed uint64, verbose bool) *world {
 	w := &world{seed: seed, verbose: verbose, hash: 14695981039346656037, rng: rand.New(rand.NewPCG(seed, 0x666c_6f77_73))}
+	w.endedAt = map[identity]time.Duration{}
 	w.draw()
 	w.oracle = newOracle(w)
 	for i := range w.nodes {

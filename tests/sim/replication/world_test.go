@@ -30,9 +30,11 @@ type world struct {
 	disturbedAt time.Duration
 	// documentAt is when a document last changed, quietAt when the clients fell silent.
 	documentAt, quietAt time.Duration
-	phase               phase
-	oracle              oracle
-	watch               watch
+	// endedAt is when flows last ended on a MASTER.
+	endedAt map[identity]time.Duration
+	phase   phase
+	oracle  oracle
+	watch   watch
 
 	hash    uint64
 	verbose bool
