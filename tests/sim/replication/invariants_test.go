@@ -95,15 +95,26 @@ func (w *world) digests() bool {
 }
 
 // judgeLiving: a flow whose end the process knows, and that has not begun again, is not
-// told to live.
+// told to live, unless its end follows.
 func (w *world) judgeLiving(n *node, r *conntracksync.Record, id identity) {
-	born, ended := w.oracle.sides[n.id].ends[id]
-	if ended && n.kernel.births[id] == born {
-		w.fail(ruleDead, "%s tells (record kind %d) of %s, the end of which it was told", nodeName(n.id), r.Kind, show(&r.Flow))
+	s := &w.oracle.sides[n.id]
+	if born, ended := s.ends[id]; ended && n.kernel.births[id] == born {
+		s.dead = append(s.dead, id)
 	}
 	if !w.replicable(n, &r.Flow) && r.Kind == conntracksync.RecordRefresh {
 		w.fail(ruleOwn, "%s tells of %s", nodeName(n.id), show(&r.Flow))
 	}
+}
+
+// judgeDrained: all that waited was sent.
+func (w *world) judgeDrained(n *node) {
+	s := &w.oracle.sides[n.id]
+	for _, id := range s.dead {
+		if n.kernel.births[id] == s.ends[id] {
+			w.fail(ruleDead, "%s tells of %v, the end of which it was told", nodeName(n.id), id)
+		}
+	}
+	s.dead = nil
 }
 
 // judgeEnd: an end is told only after the kernel told of it, or after two passes
@@ -285,7 +296,8 @@ func (w *world) checkTimeouts(n *node) {
 		return
 	}
 	n.kernel.each(func(e *entry) {
-		if left, normal := n.kernel.remaining(e), n.kernel.normal(&e.flow); left > normal+time.Second && w.replicable(n, &e.flow) && e.omitted != w.watch.trimmedBy[n.id] {
+		if left, normal := n.kernel.remaining(e), n.kernel.normal(&e.flow); left > normal+time.Second && w.replicable(n, &e.flow) &&
+			!excludedNetwork().Contains(e.flow.Original.Source) && e.omitted != w.watch.trimmedBy[n.id] {
 			w.fail(ruleTimeouts, "%s has %v left on %s", show(&e.flow), left, nodeName(n.id))
 		}
 	})

@@ -227,7 +227,11 @@ func (n *node) takeFrame(f *conntracksync.Frame) {
 		n.sender.Receive(n.w.clock(), f)
 		n.w.checkBarrier(n)
 	default:
+		before := n.receiver.Stats()
 		n.obey(n.receiver.Receive(n.w.clock(), f))
+		if after := n.receiver.Stats(); after.IgnoredMaster+after.IgnoredTerm > before.IgnoredMaster+before.IgnoredTerm {
+			n.w.ignored(n, f.Seq)
+		}
 	}
 }
 
@@ -342,6 +346,9 @@ func (n *node) send() bool {
 	for c.pending[1-n.id]+len(out) < sendBuffer {
 		f, ok := n.sender.Next(now)
 		if !ok {
+			if n.sender.Backlog() == 0 {
+				w.judgeDrained(n)
+			}
 			break
 		}
 		b := conntracksync.AppendFrame(nil, f)

@@ -29,6 +29,9 @@ type side struct {
 	// since; ends has the entries whose end was taken in.
 	fed  map[identity]fact
 	ends map[identity]uint64
+	// dead are the flows that were told to live though their end was taken in: the end
+	// must follow.
+	dead []identity
 	// had are the flows that the kernel had when the mastership ended.
 	had map[identity]remains
 	// overflows and barrier tell what the barrier is about.
@@ -74,7 +77,7 @@ func newOracle(w *world) oracle {
 
 // clear forgets what the other node knows.
 func (s *side) clear() {
-	s.told, s.waiting, s.had = map[identity]fact{}, nil, nil
+	s.told, s.waiting, s.had, s.dead = map[identity]fact{}, nil, nil, nil
 	s.forgetEvents()
 }
 
@@ -221,7 +224,7 @@ func (w *world) streamBegins(n *node) { w.streamEnds(n) }
 
 func (w *world) streamEnds(n *node) {
 	s := &w.oracle.sides[n.id]
-	s.waiting = nil
+	s.waiting, s.dead = nil, nil
 	s.forgetEvents()
 }
 
@@ -255,11 +258,13 @@ func (w *world) sent(n *node, b []byte) {
 		case conntracksync.RecordDestroy:
 			w.say(n.id, "tells the end %s", show(&r.Flow))
 			w.judgeEnd(n, id, false)
+			s.dead = slices.DeleteFunc(s.dead, func(d identity) bool { return d == id })
 			s.waiting = append(s.waiting, sentFact{f.Seq, id, fact{ended: true, at: w.now}})
 		case conntracksync.RecordGone:
 			if id, known := w.oracle.names[r.Hash]; known {
 				w.say(n.id, "tells of the going of %v", id)
 				w.judgeEnd(n, id, true)
+				s.dead = slices.DeleteFunc(s.dead, func(d identity) bool { return d == id })
 				s.waiting = append(s.waiting, sentFact{f.Seq, id, fact{ended: true, gone: true, at: w.now}})
 			}
 		}
@@ -294,6 +299,15 @@ func (w *world) documentsChange() {
 		w.oracle.sides[i].told = map[identity]fact{}
 		w.oracle.sides[i].forgetEvents()
 	}
+}
+
+// ignored notes that a node has passed over a frame: what it said is not known, whatever
+// is acknowledged later.
+func (w *world) ignored(n *node, seq uint64) {
+	o := n.other()
+	s := &w.oracle.sides[o.id]
+	seq = o.codec.own(seq)
+	s.waiting = slices.DeleteFunc(s.waiting, func(f sentFact) bool { return f.seq == seq })
 }
 
 // mastershipEnds keeps what the MASTER's kernel had at its end.
