@@ -24,6 +24,9 @@ const (
 	SkipAddress
 	// SkipNetwork is a flow of a network that is not replicated.
 	SkipNetwork
+	// SkipFeature is a flow that the peer's version cannot create: it is not told of
+	// the tags without which SCTP packets are invalid.
+	SkipFeature
 	// SkipHandshake is a TCP flow that nobody has answered yet: the client
 	// repeats its SYN anyway.
 	SkipHandshake
@@ -45,6 +48,8 @@ func (s Skip) String() string {
 		return "address"
 	case SkipNetwork:
 		return "network"
+	case SkipFeature:
+		return "feature"
 	case SkipHandshake:
 		return "handshake"
 	case SkipClash:

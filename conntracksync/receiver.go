@@ -326,9 +326,16 @@ func (r *Receiver) emit(kind OpKind, f *Flow) {
 }
 
 // injectable is false for a new TCP flow whose state is neither known nor to be
-// guessed: the kernel would judge its next packet as if it had no state.
+// guessed, and for SCTP without its tags: the kernel would judge the next packet as if
+// there were no state.
 func injectable(f *Flow, kind OpKind) bool {
-	return f.Protocol != protocolTCP || f.HasTCP || kind == OpUpdate || f.Status&StatusAssured != 0
+	switch {
+	case kind == OpUpdate:
+		return true
+	case f.Protocol == protocolSCTP:
+		return f.Extra != nil && f.Extra.HasSCTP
+	}
+	return f.Protocol != protocolTCP || f.HasTCP || f.Status&StatusAssured != 0
 }
 
 // tcpBeLiberal is IP_CT_TCP_FLAG_BE_LIBERAL.

@@ -251,7 +251,15 @@ func (s *Sender) skip(hash uint64, f *Flow, held bool) Skip {
 			return skip
 		}
 	}
+	if s.unspoken(f) {
+		return SkipFeature
+	}
 	return passing(f)
+}
+
+// unspoken tells that the records of this connection do not carry what the flow needs.
+func (s *Sender) unspoken(f *Flow) bool {
+	return f.Protocol == protocolSCTP && s.connected && s.features&FeatureExtras == 0
 }
 
 // destroy ends a flow. What was held only has never been told of.

@@ -132,7 +132,11 @@ func (s *Sender) row(now time.Time, f *Flow) {
 	}
 	hash := s.ix.hash(f)
 	meta := s.ix.find(hash)
-	if skip := s.exclude.skip(f); skip != SkipNone {
+	skip := s.exclude.skip(f)
+	if skip == SkipNone && s.unspoken(f) {
+		skip = SkipFeature
+	}
+	if skip != SkipNone {
 		s.stats.Skipped[skip]++
 		if live(meta) && *meta&metaTouched == 0 {
 			s.skippedRow(now, hash, f, meta, skip)
@@ -183,7 +187,7 @@ func (s *Sender) skippedRow(now time.Time, hash uint64, f *Flow, meta *uint16, s
 			s.record = Record{Kind: RecordKeep, Hash: hash}
 			s.append(&s.record)
 		}
-	case SkipNone, SkipAddress, SkipNetwork, SkipInvalid, skipCount:
+	case SkipNone, SkipAddress, SkipNetwork, SkipFeature, SkipInvalid, skipCount:
 	}
 }
 
