@@ -104,16 +104,18 @@ func (r *Receiver) renew(meta *uint16, f *Flow) {
 	}
 }
 
-// extend gives a flow time until well after the next passes. A time-out that is
-// fixed cannot be changed; that of GRE the writer itself has fixed, and knows how.
+// extend gives a flow time until well after the next passes, and no less than half of
+// what a packet would give it: a session that is kept alive by rare packets must not
+// die before the next one comes to a new MASTER. A time-out that is fixed cannot be
+// changed; that of GRE the writer itself has fixed, and knows how.
 func (r *Receiver) extend(f *Flow) {
-	floor := r.floor()
-	if f.Timeout >= floor/2 || f.Status&StatusFixedTimeout != 0 && f.Protocol != protocolGRE {
+	full := max(r.floor(), r.cfg.Timeouts.normal(f))
+	if f.Timeout >= full/2 || f.Status&StatusFixedTimeout != 0 && f.Protocol != protocolGRE {
 		return
 	}
 	r.stats.Extended++
 	r.ops = append(r.ops, Op{Kind: OpTimeout, Flow: *f})
-	r.ops[len(r.ops)-1].Flow.Timeout = floor
+	r.ops[len(r.ops)-1].Flow.Timeout = full
 }
 
 // strange handles a flow that the index does not have. One that was there when this
