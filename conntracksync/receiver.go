@@ -281,7 +281,8 @@ func (r *Receiver) flow(record *Record) {
 	case kind == 0:
 		r.stats.Unchanged++
 		r.ix.freshen(meta)
-		*meta |= flags
+		// Nothing is written, so the row of a pass is as good as ever.
+		*meta |= flags &^ metaTouched
 		return
 	case !known && r.ix.flows >= r.cfg.MaxFlows:
 		r.stats.Refused++
