@@ -110,6 +110,7 @@ func (r *Receiver) SetRole(now time.Time, master bool, term uint64) Output {
 		r.ix.endPass()
 	}
 	r.pass.abandon()
+	r.pass.doubt = BucketSet{}
 	if master {
 		r.ix.trusted = r.ix.trusted && !r.unapplied && r.pass.leftovers == 0
 		r.unapplied = false
@@ -137,8 +138,9 @@ func (r *Receiver) Event(_ time.Time, e *Event) {
 		}
 		return
 	}
-	if r.ix.remove(r.ix.hash(&e.Flow), true) {
+	if hash := r.ix.hash(&e.Flow); r.ix.remove(hash, true) {
 		r.stats.Expired++
+		r.pass.doubt.add(bucketOf(hash))
 		r.differ()
 	}
 }

@@ -14,6 +14,10 @@ type receiverPass struct {
 	// patient: the next pass that meets a difference leaves what it finds strange to
 	// the repair; one that comes before the repair does not wait any more.
 	patient, deferred bool
+	// doubt are buckets of flows that ended in this kernel by itself. Such a report may
+	// be older than a record that has brought the flow back, so what seems strange there
+	// may be the MASTER's until the tables were compared again.
+	doubt BucketSet
 	// filling: the index does not know the table yet, and takes it in.
 	filling bool
 }
@@ -132,6 +136,8 @@ func (r *Receiver) strange(now time.Time, hash uint64, f *Flow) {
 		}
 	case p.state == repairAsked, p.state != repairIdle && p.set.has(bucketOf(hash)):
 		r.leftover(now)
+	case r.connected && r.pass.doubt.has(bucketOf(hash)):
+		r.pass.leave()
 	case !r.equal && r.connected && r.pass.patient:
 		r.pass.deferred = true
 		r.leftover(now.Add(passAgain))

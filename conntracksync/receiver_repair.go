@@ -77,7 +77,7 @@ func (r *Receiver) digest(now time.Time, d Digest) {
 
 // agree tells that the table is the MASTER's at this place of the stream.
 func (r *Receiver) agree() {
-	r.equal, r.pass.patient = true, true
+	r.equal, r.pass.patient, r.pass.doubt = true, true, BucketSet{}
 	r.repair.repaired, r.repair.backoff, r.repair.after = false, 0, time.Time{}
 }
 
@@ -109,6 +109,9 @@ func (r *Receiver) repairBegin(now time.Time, set *BucketSet) {
 	p := &r.repair
 	p.enter(now, repairRunning)
 	p.open, p.set, p.received, p.hurt = true, *set, 0, false
+	for i := range r.pass.doubt {
+		r.pass.doubt[i] &^= set[i] // what ends from now on is in doubt again
+	}
 	r.ix.beginRepair(set)
 }
 

@@ -82,9 +82,6 @@ func (w *world) drawKey() conntracksync.Key {
 		network = networkExcluded
 	}
 	k := conntracksync.Key{Protocol: pick[uint8](w, protocolTCP, protocolTCP, protocolTCP, protocolTCP, protocolUDP, protocolUDP, protocolUDP, protocolICMP, protocolGRE, protocolSCTP)}
-	if k.Protocol == protocolSCTP && w.nodes[0].features&w.nodes[1].features&conntracksync.FeatureExtras == 0 {
-		k.Protocol = protocolUDP
-	}
 	o := &k.Original
 	o.Source = netip.AddrFrom4([4]byte{10, network, 0, byte(1 + w.rng.IntN(20))})
 	o.Destination = netip.AddrFrom4([4]byte{198, 51, 100, byte(1 + w.rng.IntN(5))})

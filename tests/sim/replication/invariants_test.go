@@ -174,7 +174,7 @@ func (w *world) judgeTakeover(n *node) {
 // new one as well.
 func (w *world) judgeRemaining(n *node, e *entry, before time.Duration) {
 	normal := n.kernel.normal(&e.flow)
-	least := min(before, normal)/2 - time.Second
+	least := min(before, normal)/2 - w.passGap() - time.Second
 	if got := n.kernel.remaining(e); got < least && w.now-n.backupAt > w.boundSweep(n) && w.now-e.created > w.boundSweep(n) {
 		w.fail(ruleTimeouts, "%s becomes MASTER, and %s has %v left of %v", nodeName(n.id), show(&e.flow), got, before)
 	}
@@ -399,11 +399,11 @@ func (w *world) askBarrier(n *node) {
 	}
 }
 
-// checkBarrier: when the barrier has passed all events before it are in the peer's
-// kernel.
+// checkBarrier: when the barrier has passed and the table is complete, which is what a
+// handover waits for, all events before it are in the peer's kernel.
 func (w *world) checkBarrier(n *node) {
 	s := &w.oracle.sides[n.id]
-	if !s.asked || !n.sender.BarrierPassed() {
+	if !s.asked || !n.sender.BarrierPassed() || !n.sender.Complete() {
 		return
 	}
 	s.asked = false
