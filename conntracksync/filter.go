@@ -1,6 +1,10 @@
 package conntracksync
 
-import "net/netip"
+import (
+	"maps"
+	"net/netip"
+	"slices"
+)
 
 // Protocol numbers that matter here (IANA).
 const (
@@ -83,6 +87,10 @@ func newExclusion(addresses []netip.Addr, networks []netip.Prefix) exclusion {
 		}
 	}
 	return e
+}
+
+func (e *exclusion) equal(o *exclusion) bool {
+	return maps.Equal(e.addresses, o.addresses) && slices.Equal(e.networks, o.networks)
 }
 
 func (e *exclusion) address(a netip.Addr) Skip {

@@ -37,6 +37,9 @@ type pass struct {
 // want asks for a pass no later than at.
 func (p *pass) want(at time.Time) { p.soon = earliest(p.soon, at) }
 
+// atOnce is a time that is over, for a wish that knows no time.
+func atOnce() time.Time { return time.Unix(0, 0) }
+
 // due returns when the next pass should start; zero means never.
 func (p *pass) due(regular bool) time.Time {
 	if p.state != passIdle {

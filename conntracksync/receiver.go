@@ -49,7 +49,17 @@ func NewReceiver(cfg ReceiverConfig, ix *Index) *Receiver {
 // SetExclude replaces the nodes' own addresses and the networks that are not
 // replicated.
 func (r *Receiver) SetExclude(addresses []netip.Addr, networks []netip.Prefix) {
-	r.exclude = newExclusion(addresses, networks)
+	e := newExclusion(addresses, networks)
+	if e.equal(&r.exclude) {
+		return
+	}
+	r.exclude = e
+	if r.role == RoleBackup {
+		r.ix.trusted = false
+		r.differ()
+		r.pass.overrun = true // one that runs has not looked at all
+		r.pass.want(atOnce())
+	}
 }
 
 // Stats returns the counters.

@@ -67,9 +67,20 @@ func NewSender(cfg SenderConfig, ix *Index) *Sender {
 }
 
 // SetExclude replaces the nodes' own addresses and the networks that are not
-// replicated.
+// replicated. Until a pass has looked, nothing is known of the flows that this
+// concerns.
 func (s *Sender) SetExclude(addresses []netip.Addr, networks []netip.Prefix) {
-	s.exclude = newExclusion(addresses, networks)
+	e := newExclusion(addresses, networks)
+	if e.equal(&s.exclude) {
+		return
+	}
+	s.exclude = e
+	if s.master {
+		s.ix.trusted = false
+		s.lose()
+		s.pass.overrun = true // one that runs has not looked at all
+		s.pass.want(atOnce())
+	}
 }
 
 // Stats returns the counters.

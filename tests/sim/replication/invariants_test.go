@@ -321,8 +321,8 @@ func (w *world) checkComplete(n *node) {
 		if w.now-e.changed < bound || !w.both(&e.flow) {
 			return
 		}
-		if w.now-w.documentAt < w.passGap()+bound && excludedNetwork().Contains(e.flow.Original.Source) {
-			return // TODO finding 4
+		if w.now-w.documentAt < bound {
+			return // the other node did not replicate it then
 		}
 		if at, gone := b.kernel.gone[id]; gone && w.now-at < bound {
 			return
