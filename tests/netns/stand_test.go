@@ -163,10 +163,10 @@ func (s *stand) ready() {
 // roles names the MASTER and the BACKUP.
 func (s *stand) roles() (master, backup string) {
 	s.t.Helper()
-	ctx, cancel := s.context()
-	defer cancel()
-	master, err := s.Master(ctx)
-	s.must(err)
+	s.eventually("there is one MASTER", func(ctx context.Context) (err error) {
+		master, err = s.Master(ctx)
+		return err
+	})
 	return master, other(master)
 }
 
