@@ -106,19 +106,25 @@ func (h *Hold) Packet(now time.Time, id uint32) {
 	h.unread++
 }
 
-// Read says that all events that the kernel had reported before it handed out the
-// packets so far have been read, and that the BACKUP knows them once it has
-// acknowledged position.
-func (h *Hold) Read(now time.Time, position uint64) {
-	for ; h.unread > 0; h.unread-- {
+// Mark returns the mark of the packets so far, and whether any of them waits for a
+// [Hold.Read]. Take it before reading the events.
+func (h *Hold) Mark() (mark uint64, unread bool) { return h.stats.Held, h.unread > 0 }
+
+// Read says that since mark was taken the events were read until none was left, and
+// that the BACKUP knows them all once it has acknowledged position. The event of a
+// flow comes before its packet, so these are all that the packets before mark need.
+func (h *Hold) Read(now time.Time, mark, position uint64) {
+	later := h.stats.Held - mark
+	for uint64(h.unread) > later {
 		h.at(h.size - h.unread).position = position
+		h.unread--
 	}
 	h.release(now)
 }
 
-// Lost says that events were lost. The packets that wait for theirs to be read
-// leave when their time is up: nobody knows whether the BACKUP hears of their flows
-// before a repair.
+// Lost takes the place of [Hold.Read] when events were lost. The packets that wait for
+// theirs leave when their time is up: nobody knows whether the BACKUP hears of their
+// flows before a repair.
 func (h *Hold) Lost() { h.unread = 0 }
 
 // Acknowledged says that the BACKUP has everything up to position.

@@ -27,6 +27,12 @@ func connected(cfg hold.Config) *hold.Hold {
 	return h
 }
 
+// read says that everything so far was read.
+func read(h *hold.Hold, now time.Time, position uint64) {
+	mark, _ := h.Mark()
+	h.Read(now, mark, position)
+}
+
 func TestWithoutBackupNothingWaits(t *testing.T) {
 	h := hold.New(hold.Config{})
 	h.Packet(start, 7)
@@ -46,9 +52,9 @@ func TestPacketLeavesWithTheAcknowledgement(t *testing.T) {
 	h.Packet(start, 2)
 	h.Acknowledged(after(1), 100)
 	expect(t, h, after(1), 0) // whatever is acknowledged: the events were not read
-	h.Read(after(2), 101)
+	read(h, after(2), 101)
 	h.Packet(after(3), 3)
-	h.Read(after(3), 105)
+	read(h, after(3), 105)
 	expect(t, h, after(3), 0)
 	h.Acknowledged(after(4), 101)
 	expect(t, h, after(4), 2)
@@ -67,15 +73,38 @@ func TestPacketOfAcknowledgedEventsLeavesAtOnce(t *testing.T) {
 	h.Acknowledged(start, 50)
 	h.Packet(start, 1)
 	expect(t, h, start, 0)
-	h.Read(start, 50)
+	read(h, start, 50)
 	expect(t, h, start, 1)
+}
+
+func TestPacketThatCameWhileReadingWaitsForTheNextReading(t *testing.T) {
+	h := connected(hold.Config{})
+	if _, unread := h.Mark(); unread {
+		t.Error("unread without a packet")
+	}
+	h.Packet(start, 1)
+	mark, unread := h.Mark()
+	if !unread {
+		t.Error("the packet counts as read")
+	}
+	h.Packet(start, 2)
+	h.Acknowledged(start, 10)
+	h.Read(start, mark, 5)
+	expect(t, h, start, 1)
+	h.Read(start, mark, 6) // of packets that have left
+	expect(t, h, start, 0)
+	read(h, start, 7)
+	expect(t, h, start, 2)
+	if _, unread := h.Mark(); unread {
+		t.Error("unread after all was read")
+	}
 }
 
 func TestTimeIsUp(t *testing.T) {
 	h := connected(hold.Config{Time: 20 * time.Millisecond})
 	h.Packet(start, 1)
 	h.Packet(after(5*time.Millisecond), 2)
-	h.Read(after(5*time.Millisecond), 9)
+	read(h, after(5*time.Millisecond), 9)
 	if d := h.Deadline(); !d.Equal(after(20 * time.Millisecond)) {
 		t.Errorf("deadline %v", d)
 	}
@@ -93,7 +122,7 @@ func TestTooManyDisplaceTheOldest(t *testing.T) {
 		h.Packet(start, id+1)
 	}
 	expect(t, h, start, 3)
-	h.Read(start, 1)
+	read(h, start, 1)
 	h.Acknowledged(start, 1)
 	expect(t, h, start, 5)
 	if s := h.Stats(); s != (hold.Stats{Held: 5, Displaced: 3, Acknowledged: 2}) {
@@ -106,7 +135,7 @@ func TestLostEventsAreNotTakenForAcknowledged(t *testing.T) {
 	h.Packet(start, 1)
 	h.Lost()
 	h.Packet(start, 2)
-	h.Read(start, 4)
+	read(h, start, 4)
 	h.Acknowledged(start, 4)
 	expect(t, h, start, 0)
 	expect(t, h, after(hold.DefaultTime), 2)
@@ -118,13 +147,13 @@ func TestLostEventsAreNotTakenForAcknowledged(t *testing.T) {
 func TestEndOfTheStreamLetsAllLeave(t *testing.T) {
 	h := connected(hold.Config{})
 	h.Packet(start, 1)
-	h.Read(start, 4)
+	read(h, start, 4)
 	h.Packet(start, 2)
 	h.Disconnected()
 	expect(t, h, start, 2)
 	h.Connected()
 	h.Packet(start, 3)
-	h.Read(start, 1)
+	read(h, start, 1)
 	h.Acknowledged(start, 0)
 	expect(t, h, start, 0) // what the old stream acknowledged counts no more
 	h.Acknowledged(start, 1)
@@ -138,7 +167,7 @@ func TestNumbersOfPacketsWrap(t *testing.T) {
 	h := connected(hold.Config{})
 	h.Packet(start, ^uint32(0))
 	h.Packet(start, 0)
-	h.Read(start, 1)
+	read(h, start, 1)
 	h.Acknowledged(start, 1)
 	if last, ok := h.Due(start); !ok || last != 0 {
 		t.Errorf("Due = %d, %t", last, ok)
@@ -160,22 +189,26 @@ func TestAnyOrderOfCalls(t *testing.T) {
 		}
 		var model []waiting
 		var next uint32
-		var position, acked uint64
+		var position, acked, mark uint64
+		marked := 0 // how many of the model's packets are before mark
 		for now := range 400 {
 			at := after(time.Duration(now))
 			position += random.Uint64N(2)
-			switch random.IntN(4) {
+			switch random.IntN(5) {
 			case 0:
 				next++
 				h.Packet(at, next)
 				model = append(model, waiting{id: next, at: now})
 			case 1:
-				h.Read(at, position)
-				for i := range model {
+				h.Read(at, mark, position)
+				for i := range marked {
 					if !model[i].known {
 						model[i].position, model[i].known = position, true
 					}
 				}
+			case 3:
+				mark, _ = h.Mark()
+				marked = len(model)
 			case 2:
 				acked += random.Uint64N(position - acked + 1)
 				h.Acknowledged(at, acked)
@@ -186,7 +219,7 @@ func TestAnyOrderOfCalls(t *testing.T) {
 				if len(model) <= cfg.Length && now-first.at < 20 && (!first.known || first.position > acked) {
 					break
 				}
-				want, model = first.id, model[1:]
+				want, model, marked = first.id, model[1:], max(marked-1, 0)
 			}
 			expect(t, h, at, want)
 		}
