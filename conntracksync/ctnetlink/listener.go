@@ -160,6 +160,10 @@ func portFilter(port uint32, others bool) ([]bpf.RawInstruction, error) {
 // events: the caller's picture of the table has a gap, which only a dump closes.
 // The listener goes on after an overrun. Messages that cannot be decoded are counted
 // in [Listener.Drops]. The error is ctx's, [ErrClosed], or that of a broken socket.
+//
+// A result below len(events) without an overrun means that no event was left. With a
+// ctx that has ended Receive takes what is there and does not wait; the error is ctx's
+// if there is nothing.
 func (l *Listener) Receive(ctx context.Context, events []conntracksync.Event) (n int, overrun bool, err error) {
 	if len(events) == 0 {
 		return 0, false, errors.New("receive conntrack events: no room for any, pass a longer slice")

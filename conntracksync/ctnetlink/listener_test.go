@@ -215,6 +215,24 @@ func TestReceiveFillsTheSliceAndKeepsTheRest(t *testing.T) {
 	}
 }
 
+// TestReceiveWithoutTimeTakesWhatIsThere uses a context that has ended, again and again.
+func TestReceiveWithoutTimeTakesWhatIsThere(t *testing.T) {
+	ns := newNamespace(t)
+	c, other := openIn(t, ns, Config{}), writerIn(t, ns)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	room := make([]conntracksync.Event, 8)
+	for i, o := range manyFlows(20) {
+		if n, _, err := c.Receive(ended, room); n != 0 || !errors.Is(err, context.Canceled) {
+			t.Fatalf("round %d: got %d events and %v, want the context's error", i, n, err)
+		}
+		apply(t, other, o)
+		if n, _, err := c.Receive(ended, room); n != 1 || err != nil {
+			t.Fatalf("round %d: got %d events and %v, want one", i, n, err)
+		}
+	}
+}
+
 func TestTakeSplitsDatagramsAndCountsDrops(t *testing.T) {
 	var e encoder
 	f := sampleFlows()["tcp snat"]

@@ -150,13 +150,23 @@ func (s *socket) receive(ctx context.Context) ([]byte, error) {
 // how many datagrams batch has received.
 func (s *socket) tryRead() (int, error) {
 	s.wait = false
-	return s.read()
+	for {
+		n, err := s.read()
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return n, err
+		}
+		// The deadline is that of an earlier call's context.
+		if err := s.conn.SetReadDeadline(time.Time{}); err != nil {
+			return 0, s.translate(err)
+		}
+	}
 }
 
-// waitRead is tryRead that waits until ctx ends.
+// waitRead is tryRead that waits until ctx ends. With a ctx that has ended it does not
+// wait, and reads all the same.
 func (s *socket) waitRead(ctx context.Context) (int, error) {
 	n, err := s.tryRead()
-	if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, os.ErrDeadlineExceeded) {
+	if !errors.Is(err, unix.EAGAIN) {
 		return n, err
 	}
 	stop := context.AfterFunc(ctx, func() {
