@@ -8,9 +8,10 @@ import (
 	"tandem/conntracksync/hold"
 )
 
-var start = time.Unix(1000, 0)
+// start is when every test begins.
+func start() time.Time { return time.Unix(1000, 0) }
 
-func after(d time.Duration) time.Time { return start.Add(d) }
+func after(d time.Duration) time.Time { return start().Add(d) }
 
 // expect checks that up to last may leave, or nothing if last is 0.
 func expect(t *testing.T, h *hold.Hold, now time.Time, last uint32) {
@@ -35,9 +36,9 @@ func read(h *hold.Hold, now time.Time, position uint64) {
 
 func TestWithoutBackupNothingWaits(t *testing.T) {
 	h := hold.New(hold.Config{})
-	h.Packet(start, 7)
-	expect(t, h, start, 7)
-	expect(t, h, start, 0)
+	h.Packet(start(), 7)
+	expect(t, h, start(), 7)
+	expect(t, h, start(), 0)
 	if !h.Deadline().IsZero() {
 		t.Error("a deadline without a packet")
 	}
@@ -48,8 +49,8 @@ func TestWithoutBackupNothingWaits(t *testing.T) {
 
 func TestPacketLeavesWithTheAcknowledgement(t *testing.T) {
 	h := connected(hold.Config{})
-	h.Packet(start, 1)
-	h.Packet(start, 2)
+	h.Packet(start(), 1)
+	h.Packet(start(), 2)
 	h.Acknowledged(after(1), 100)
 	expect(t, h, after(1), 0) // whatever is acknowledged: the events were not read
 	read(h, after(2), 101)
@@ -70,11 +71,11 @@ func TestPacketLeavesWithTheAcknowledgement(t *testing.T) {
 
 func TestPacketOfAcknowledgedEventsLeavesAtOnce(t *testing.T) {
 	h := connected(hold.Config{})
-	h.Acknowledged(start, 50)
-	h.Packet(start, 1)
-	expect(t, h, start, 0)
-	read(h, start, 50)
-	expect(t, h, start, 1)
+	h.Acknowledged(start(), 50)
+	h.Packet(start(), 1)
+	expect(t, h, start(), 0)
+	read(h, start(), 50)
+	expect(t, h, start(), 1)
 }
 
 func TestPacketThatCameWhileReadingWaitsForTheNextReading(t *testing.T) {
@@ -82,19 +83,19 @@ func TestPacketThatCameWhileReadingWaitsForTheNextReading(t *testing.T) {
 	if _, unread := h.Mark(); unread {
 		t.Error("unread without a packet")
 	}
-	h.Packet(start, 1)
+	h.Packet(start(), 1)
 	mark, unread := h.Mark()
 	if !unread {
 		t.Error("the packet counts as read")
 	}
-	h.Packet(start, 2)
-	h.Acknowledged(start, 10)
-	h.Read(start, mark, 5)
-	expect(t, h, start, 1)
-	h.Read(start, mark, 6) // of packets that have left
-	expect(t, h, start, 0)
-	read(h, start, 7)
-	expect(t, h, start, 2)
+	h.Packet(start(), 2)
+	h.Acknowledged(start(), 10)
+	h.Read(start(), mark, 5)
+	expect(t, h, start(), 1)
+	h.Read(start(), mark, 6) // of packets that have left
+	expect(t, h, start(), 0)
+	read(h, start(), 7)
+	expect(t, h, start(), 2)
 	if _, unread := h.Mark(); unread {
 		t.Error("unread after all was read")
 	}
@@ -102,7 +103,7 @@ func TestPacketThatCameWhileReadingWaitsForTheNextReading(t *testing.T) {
 
 func TestTimeIsUp(t *testing.T) {
 	h := connected(hold.Config{Time: 20 * time.Millisecond})
-	h.Packet(start, 1)
+	h.Packet(start(), 1)
 	h.Packet(after(5*time.Millisecond), 2)
 	read(h, after(5*time.Millisecond), 9)
 	if d := h.Deadline(); !d.Equal(after(20 * time.Millisecond)) {
@@ -119,12 +120,12 @@ func TestTimeIsUp(t *testing.T) {
 func TestTooManyDisplaceTheOldest(t *testing.T) {
 	h := connected(hold.Config{Length: 2})
 	for id := range uint32(5) {
-		h.Packet(start, id+1)
+		h.Packet(start(), id+1)
 	}
-	expect(t, h, start, 3)
-	read(h, start, 1)
-	h.Acknowledged(start, 1)
-	expect(t, h, start, 5)
+	expect(t, h, start(), 3)
+	read(h, start(), 1)
+	h.Acknowledged(start(), 1)
+	expect(t, h, start(), 5)
 	if s := h.Stats(); s != (hold.Stats{Held: 5, Displaced: 3, Acknowledged: 2}) {
 		t.Errorf("stats: %+v", s)
 	}
@@ -132,12 +133,12 @@ func TestTooManyDisplaceTheOldest(t *testing.T) {
 
 func TestLostEventsAreNotTakenForAcknowledged(t *testing.T) {
 	h := connected(hold.Config{})
-	h.Packet(start, 1)
+	h.Packet(start(), 1)
 	h.Lost()
-	h.Packet(start, 2)
-	read(h, start, 4)
-	h.Acknowledged(start, 4)
-	expect(t, h, start, 0)
+	h.Packet(start(), 2)
+	read(h, start(), 4)
+	h.Acknowledged(start(), 4)
+	expect(t, h, start(), 0)
 	expect(t, h, after(hold.DefaultTime), 2)
 	if s := h.Stats(); s.Expired != 2 {
 		t.Errorf("stats: %+v", s)
@@ -146,18 +147,18 @@ func TestLostEventsAreNotTakenForAcknowledged(t *testing.T) {
 
 func TestEndOfTheStreamLetsAllLeave(t *testing.T) {
 	h := connected(hold.Config{})
-	h.Packet(start, 1)
-	read(h, start, 4)
-	h.Packet(start, 2)
+	h.Packet(start(), 1)
+	read(h, start(), 4)
+	h.Packet(start(), 2)
 	h.Disconnected()
-	expect(t, h, start, 2)
+	expect(t, h, start(), 2)
 	h.Connected()
-	h.Packet(start, 3)
-	read(h, start, 1)
-	h.Acknowledged(start, 0)
-	expect(t, h, start, 0) // what the old stream acknowledged counts no more
-	h.Acknowledged(start, 1)
-	expect(t, h, start, 3)
+	h.Packet(start(), 3)
+	read(h, start(), 1)
+	h.Acknowledged(start(), 0)
+	expect(t, h, start(), 0) // what the old stream acknowledged counts no more
+	h.Acknowledged(start(), 1)
+	expect(t, h, start(), 3)
 	if s := h.Stats(); s != (hold.Stats{Held: 3, Acknowledged: 1, Abandoned: 2}) {
 		t.Errorf("stats: %+v", s)
 	}
@@ -165,11 +166,11 @@ func TestEndOfTheStreamLetsAllLeave(t *testing.T) {
 
 func TestNumbersOfPacketsWrap(t *testing.T) {
 	h := connected(hold.Config{})
-	h.Packet(start, ^uint32(0))
-	h.Packet(start, 0)
-	read(h, start, 1)
-	h.Acknowledged(start, 1)
-	if last, ok := h.Due(start); !ok || last != 0 {
+	h.Packet(start(), ^uint32(0))
+	h.Packet(start(), 0)
+	read(h, start(), 1)
+	h.Acknowledged(start(), 1)
+	if last, ok := h.Due(start()); !ok || last != 0 {
 		t.Errorf("Due = %d, %t", last, ok)
 	}
 }
