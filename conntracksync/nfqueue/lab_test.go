@@ -27,7 +27,7 @@ const (
 	client6, server6          = "fd01::2", "fd02::2"
 )
 
-func newLab(t *testing.T) *lab {
+func newLab(t testing.TB) *lab {
 	t.Helper()
 	l := &lab{client: namespace(t), router: namespace(t), server: namespace(t), backup: namespace(t)}
 	inside(t, l.router, func() error {
@@ -51,7 +51,7 @@ func newLab(t *testing.T) *lab {
 	return l
 }
 
-func namespace(t *testing.T) netns.NsHandle {
+func namespace(t testing.TB) netns.NsHandle {
 	t.Helper()
 	var ns netns.NsHandle
 	err := onThread(func() (err error) {

@@ -147,14 +147,15 @@ type mirror struct {
 	events, table *ctnetlink.Conn
 	delay         time.Duration
 
-	mu    sync.Mutex
-	hold  *hold.Hold
+	mu   sync.Mutex
+	hold *hold.Hold
+	// known is what the BACKUP's kernel had when it was last looked at; nil is never.
 	known map[uint16]conntracksync.Flow
 }
 
-func newMirror(t *testing.T, l *lab, q *Queue, delay time.Duration) *mirror {
+func openMirror(t testing.TB, l *lab, delay time.Duration) *mirror {
 	t.Helper()
-	m := &mirror{delay: delay, known: make(map[uint16]conntracksync.Flow), hold: hold.New(hold.Config{Time: patience})}
+	m := &mirror{delay: delay, hold: hold.New(hold.Config{Time: patience})}
 	inside(t, l.router, func() (err error) {
 		m.events, err = ctnetlink.Open(ctnetlink.Config{})
 		return err
@@ -163,15 +164,7 @@ func newMirror(t *testing.T, l *lab, q *Queue, delay time.Duration) *mirror {
 		m.table, err = ctnetlink.Open(ctnetlink.Config{})
 		return err
 	})
-	m.hold.Connected()
-	var running sync.WaitGroup
-	running.Go(func() {
-		if err := m.run(t.Context(), q); err != nil && t.Context().Err() == nil {
-			t.Error(err)
-		}
-	})
 	t.Cleanup(func() {
-		running.Wait()
 		if err := errors.Join(m.events.Close(), m.table.Close()); err != nil {
 			t.Error(err)
 		}
@@ -179,70 +172,110 @@ func newMirror(t *testing.T, l *lab, q *Queue, delay time.Duration) *mirror {
 	return m
 }
 
+// serve replicates and holds until the test ends.
+func (m *mirror) serve(t testing.TB, q *Queue) {
+	t.Helper()
+	m.hold.Connected()
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := m.run(t.Context(), q); err != nil && t.Context().Err() == nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(running.Wait)
+}
+
+func newMirror(t testing.TB, l *lab, q *Queue) *mirror {
+	t.Helper()
+	m := openMirror(t, l, 20*time.Millisecond)
+	m.known = make(map[uint16]conntracksync.Flow)
+	m.serve(t, q)
+	return m
+}
+
 func (m *mirror) run(ctx context.Context, q *Queue) error {
-	ids := make([]uint32, 64)
-	events := make([]conntracksync.Event, 64)
+	ids := make([]uint32, 256)
+	events := make([]conntracksync.Event, 1024)
+	var ops []conntracksync.Op
 	var position uint64
 	for {
 		n, err := q.Receive(ctx, ids)
 		if err != nil {
 			return err
 		}
+		m.mu.Lock()
 		for _, id := range ids[:n] {
 			m.hold.Packet(time.Now(), id)
 		}
 		mark, _ := m.hold.Mark()
+		m.mu.Unlock()
 		position++
-		ops, err := m.drain(ctx, events)
-		if err != nil {
+		if ops, err = m.drain(ctx, events, ops[:0]); err != nil {
 			return err
 		}
+		m.mu.Lock()
 		m.hold.Read(time.Now(), mark, position)
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(m.delay):
+		m.mu.Unlock()
+		if m.delay > 0 {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(m.delay):
+			}
 		}
 		if err := m.apply(ops); err != nil {
 			return err
 		}
+		m.mu.Lock()
 		m.hold.Acknowledged(time.Now(), position)
-		if last, ok := m.hold.Due(time.Now()); ok {
-			if err := q.Release(last); err != nil {
-				return err
-			}
+		last, ok := m.hold.Due(time.Now())
+		m.mu.Unlock()
+		if !ok {
+			continue
+		}
+		if err := q.Release(last); err != nil {
+			return err
 		}
 	}
 }
 
 // drain reads the events until none is left.
-func (m *mirror) drain(ctx context.Context, events []conntracksync.Event) (ops []conntracksync.Op, err error) {
-	empty, cancel := context.WithCancel(ctx)
+func (m *mirror) drain(ctx context.Context, events []conntracksync.Event, ops []conntracksync.Op) ([]conntracksync.Op, error) {
+	ended, cancel := context.WithCancel(ctx)
 	cancel()
 	for {
-		n, overrun, err := m.events.Receive(empty, events)
-		if overrun {
+		n, overrun, err := m.events.Receive(ended, events)
+		switch {
+		case overrun:
 			return nil, errors.New("events were lost")
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case errors.Is(err, context.Canceled):
+			return ops, nil
+		case err != nil:
+			return nil, err
 		}
-		if n == 0 {
-			if ctx.Err() == nil && errors.Is(err, context.Canceled) {
-				err = nil
-			}
-			return ops, err
-		}
-		for _, e := range events[:n] {
-			if e.Kind != conntracksync.EventDestroy {
-				ops = append(ops, conntracksync.Op{Kind: conntracksync.OpReplace, Flow: e.Flow})
-			}
+		ops = operations(events[:n], ops)
+		if n < len(events) {
+			return ops, nil
 		}
 	}
+}
+
+func operations(events []conntracksync.Event, ops []conntracksync.Op) []conntracksync.Op {
+	for i := range events {
+		if events[i].Kind != conntracksync.EventDestroy {
+			ops = append(ops, conntracksync.Op{Kind: conntracksync.OpReplace, Flow: events[i].Flow})
+		}
+	}
+	return ops
 }
 
 func (m *mirror) apply(ops []conntracksync.Op) error {
 	if len(ops) == 0 {
 		return nil
 	}
-	if _, err := m.table.Apply(ops); err != nil {
+	if _, err := m.table.Apply(ops); err != nil || m.known == nil {
 		return err
 	}
 	m.mu.Lock()
@@ -268,7 +301,7 @@ func TestFirstPacketComesAfterItsFlow(t *testing.T) {
 	l := newLab(t)
 	r := l.rules(t, "c")
 	l.translate(t)
-	m := newMirror(t, l, l.queue(t, 1024), 20*time.Millisecond)
+	m := newMirror(t, l, l.queue(t, 1024))
 	type arrival struct {
 		port  uint16
 		known bool
@@ -320,7 +353,7 @@ func TestSessionIsKnownWhenItIsEstablished(t *testing.T) {
 	l := newLab(t)
 	r := l.rules(t, "c")
 	l.translate(t)
-	m := newMirror(t, l, l.queue(t, 1024), 20*time.Millisecond)
+	m := newMirror(t, l, l.queue(t, 1024))
 	inside(t, l.server, func() error {
 		listener, err := net.Listen("tcp", server4+":9000")
 		if err == nil {
