@@ -155,7 +155,7 @@ func (l *lab) rules(t testing.TB, links ...string) *Rules {
 	t.Helper()
 	var r *Rules
 	inside(t, l.router, func() (err error) {
-		r, err = NewRules("tandem-test-hold", testQueue)
+		r, err = NewRules(testGroup)
 		return err
 	})
 	t.Cleanup(func() { _ = r.Close() })
@@ -174,14 +174,14 @@ func ensure(t testing.TB, r *Rules, links ...string) {
 	}
 }
 
-const testQueue = 10112
+const testGroup = "test"
 
 // queue opens the router's queue.
 func (l *lab) queue(t testing.TB, length int) *Queue {
 	t.Helper()
 	var q *Queue
 	inside(t, l.router, func() (err error) {
-		q, err = Open(Config{Number: testQueue, Length: length})
+		q, err = Open(Config{Group: testGroup, Length: length})
 		return err
 	})
 	t.Cleanup(func() { _ = q.Close() })

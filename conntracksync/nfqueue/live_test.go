@@ -451,7 +451,7 @@ func TestTableMadeTooLateHoldsNothing(t *testing.T) {
 	l.listen(t, server4+":9000", func(p uint16) { heard <- p })
 	l.send(t, client4, server4+":9000", ports(20000, 3)...)
 	collect(t, heard, 3)
-	if c := counts(t, r); c != (Counts{Early: 3}) {
+	if c := counts(t, r); c.Early < 3 || c.Picked > 0 {
 		t.Errorf("counts: %+v", c)
 	}
 }
@@ -472,8 +472,10 @@ func TestEnsureChangesOnlyWhatDiffers(t *testing.T) {
 			t.Errorf("links %v: changed %t", c.links, changed)
 		}
 	}
-	if err := errors.Join(r.Remove(), r.Remove()); err != nil {
-		t.Fatal(err)
+	for _, want := range []bool{true, false} {
+		if removed, err := r.Remove(); err != nil || removed != want {
+			t.Fatalf("removed %t, %v; want %t", removed, err, want)
+		}
 	}
 	if c := counts(t, r); c != (Counts{}) {
 		t.Errorf("counts without a table: %+v", c)
@@ -484,7 +486,7 @@ func TestQueueIsOnes(t *testing.T) {
 	l := newLab(t)
 	q := l.queue(t, 16)
 	inside(t, l.router, func() error {
-		if second, err := Open(Config{Number: testQueue, Length: 16}); err == nil {
+		if second, err := Open(Config{Group: testGroup, Length: 16}); err == nil {
 			return errors.Join(errors.New("the queue was opened twice"), second.Close())
 		}
 		return nil

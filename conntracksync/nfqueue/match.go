@@ -24,6 +24,7 @@ type writer struct {
 // all else it is what comes before the first answer, until one of the flow's packets
 // was released.
 func (w *writer) rules(add func(chain, comment string, exprs ...[]expr.Any), digest string, queue []expr.Any) error {
+	count := []expr.Any{&expr.Counter{}}
 	if len(w.links) > 0 {
 		fresh := state(expr.CtStateBitNEW | expr.CtStateBitRELATED)
 		syn := tcpFlags(tcpFIN|tcpSYN|tcpRST|tcpACK, tcpSYN)
@@ -31,6 +32,8 @@ func (w *writer) rules(add func(chain, comment string, exprs ...[]expr.Any), dig
 		add(chainHold, "first packets", fresh, to(chainFresh))
 		add(chainHold, "syn-ack", tcpFlags(tcpSYN|tcpACK|tcpRST, tcpSYN|tcpACK), to(chainAnswer))
 
+		// Of every new flow, for nothing else tells in which order the hooks are.
+		add(chainFresh, commentEarly, status(statusConfirmed, expr.CmpOpEq), count, to(""))
 		add(chainSent, "syn", syn, to(""))
 		// Errors of ICMP are related to a flow, but do not begin one.
 		add(chainFresh, "errors", state(expr.CtStateBitRELATED), status(statusExpected, expr.CmpOpEq), to(""))
@@ -54,9 +57,7 @@ func (w *writer) rules(add func(chain, comment string, exprs ...[]expr.Any), dig
 			}
 		}
 	}
-	count := []expr.Any{&expr.Counter{}}
-	add(chainWait, digest+commentEarly, status(statusConfirmed, expr.CmpOpEq), count, to(""))
-	add(chainWait, digest+commentHeld, count, queue)
+	add(chainWait, digest, count, queue)
 	return nil
 }
 

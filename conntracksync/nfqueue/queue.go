@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"os"
 	"sync/atomic"
 	"syscall"
@@ -56,8 +57,8 @@ var ErrClosed = errors.New("packet queue is closed")
 
 // Config says which queue to open.
 type Config struct {
-	// Number names the queue in the network namespace; rules refer to it.
-	Number uint16
+	// Group is the group whose [Rules] put packets into the queue.
+	Group string
 	// Length is how many packets the kernel keeps; more pass. It should be above what
 	// the caller holds, so that the caller decides who leaves.
 	Length int
@@ -80,15 +81,23 @@ type Queue struct {
 	readErr, writeErr error
 }
 
+// queueNumber is the number of a group's queue. Other programs tend to begin with 0.
+func queueNumber(group string) uint16 {
+	const first = 1 << 14
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(group)) // never fails
+	return uint16(first + h.Sum32()%(1<<16-first))
+}
+
 // Open binds the queue in the current network namespace, with which it stays.
 func Open(cfg Config) (*Queue, error) {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
-		return nil, fmt.Errorf("open netlink socket for packet queue %d: %w", cfg.Number, err)
+		return nil, fmt.Errorf("open netlink socket for a packet queue: %w", err)
 	}
-	q := &Queue{number: cfg.Number, conn: conn, in: make([]byte, receiveSize)}
+	q := &Queue{number: queueNumber(cfg.Group), conn: conn, in: make([]byte, receiveSize)}
 	if err := q.bind(cfg); err != nil {
-		return nil, errors.Join(fmt.Errorf("open packet queue %d: %w", cfg.Number, err), conn.Close())
+		return nil, errors.Join(fmt.Errorf("open packet queue %d: %w", q.number, err), conn.Close())
 	}
 	q.onRead, q.onWrite = q.read, q.write
 	return q, nil

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/nftables"
@@ -41,7 +40,7 @@ const (
 	chainHold, chainFresh, chainAnswer, chainWait = "hold", "fresh", "answer", "wait"
 	setReleased                                   = "flows"
 
-	commentEarly, commentHeld = " early", " held"
+	commentEarly = "early"
 )
 
 // Rules is the table that picks the packets. It is for one goroutine at a time.
@@ -58,23 +57,26 @@ type Counts struct {
 	// Picked are the packets that were put into the queue, or would have been had
 	// somebody listened and had there been room.
 	Picked uint64
-	// Early are those of flows that were not confirmed yet, which were not held: the
-	// table was made after something else had begun to use connection tracking.
+	// Early are packets of new flows that were not confirmed yet, which were not held:
+	// the table was made after something else had begun to use connection tracking.
 	Early uint64
 }
 
-// NewRules is for the table of a name, and the queue of a number, in the current
-// network namespace, with which it stays.
-func NewRules(name string, number uint16) (*Rules, error) {
+// NewRules is for the table of a group in the current network namespace, with which it
+// stays.
+func NewRules(group string) (*Rules, error) {
 	namespace, err := netns.Get()
 	if err != nil {
 		return nil, fmt.Errorf("open network namespace: %w", err)
 	}
-	return &Rules{name: name, number: number, namespace: namespace}, nil
+	return &Rules{name: "tandem-" + group + "-hold", number: queueNumber(group), namespace: namespace}, nil
 }
 
 // Close leaves the table in the kernel.
 func (r *Rules) Close() error { return r.namespace.Close() }
+
+// String names the table.
+func (r *Rules) String() string { return "table inet " + r.name }
 
 func (r *Rules) table() *nftables.Table {
 	return &nftables.Table{Family: nftables.TableFamilyINet, Name: r.name}
@@ -102,10 +104,10 @@ func (r *Rules) Ensure(links []string) (changed bool, err error) {
 		err = r.write(links)
 	}
 	if lacksExpression(err) {
-		return false, fmt.Errorf("make table inet %s: %w (%w)", r.name, ErrUnsupported, err)
+		return false, fmt.Errorf("make %s: %w (%w)", r, ErrUnsupported, err)
 	}
 	if err != nil {
-		return false, fmt.Errorf("make table inet %s: %w", r.name, err)
+		return false, fmt.Errorf("make %s: %w", r, err)
 	}
 	return true, nil
 }
@@ -114,41 +116,49 @@ func lacksExpression(err error) bool {
 	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP)
 }
 
-// Remove takes the table away, if there is one.
-func (r *Rules) Remove() error {
+// Remove takes the table away. removed tells that there was one.
+func (r *Rules) Remove() (removed bool, err error) {
 	conn, err := r.open()
 	if err != nil {
-		return err
+		return false, err
 	}
-	conn.AddTable(r.table()) // else the deletion fails if there is none
+	tables, err := conn.ListTablesOfFamily(nftables.TableFamilyINet)
+	if err != nil {
+		return false, fmt.Errorf("list nftables tables: %w", err)
+	}
+	if !slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == r.name }) {
+		return false, nil
+	}
 	conn.DelTable(r.table())
 	if err := conn.Flush(); err != nil {
-		return fmt.Errorf("remove table inet %s: %w", r.name, err)
+		return false, fmt.Errorf("delete %s: %w", r, err)
 	}
-	return nil
+	return true, nil
 }
 
 // Counts reads the counters; they are zero without a table.
 func (r *Rules) Counts() (Counts, error) {
-	rules, err := r.rules(chainWait)
+	wait, err := r.rules(chainWait)
 	if err != nil {
 		return Counts{}, err
 	}
-	var c Counts
+	fresh, err := r.rules(chainFresh)
+	if err != nil {
+		return Counts{}, err
+	}
+	return Counts{Picked: packets(wait), Early: packets(fresh)}, nil
+}
+
+// packets sums up the counters of rules.
+func packets(rules []*nftables.Rule) (n uint64) {
 	for _, rule := range rules {
-		text, _ := userdata.GetString(rule.UserData, userdata.TypeComment)
 		for _, e := range rule.Exprs {
-			counter, ok := e.(*expr.Counter)
-			switch {
-			case !ok:
-			case strings.HasSuffix(text, commentEarly):
-				c.Early += counter.Packets
-			case strings.HasSuffix(text, commentHeld):
-				c.Picked += counter.Packets
+			if counter, ok := e.(*expr.Counter); ok {
+				n += counter.Packets
 			}
 		}
 	}
-	return c, nil
+	return n
 }
 
 // rules reads a chain; without the chain there are none.
@@ -159,7 +169,7 @@ func (r *Rules) rules(chain string) ([]*nftables.Rule, error) {
 	}
 	rules, err := conn.GetRules(r.table(), &nftables.Chain{Name: chain})
 	if err != nil && !errors.Is(err, unix.ENOENT) {
-		return nil, fmt.Errorf("read chain %s of table inet %s: %w", chain, r.name, err)
+		return nil, fmt.Errorf("read chain %s of %s: %w", chain, r, err)
 	}
 	return rules, nil
 }
@@ -176,8 +186,7 @@ func (r *Rules) stands(links []string) (bool, error) {
 		text, _ := userdata.GetString(rule.UserData, userdata.TypeComment)
 		have = append(have, text)
 	}
-	digest := r.digest(links)
-	return slices.Equal(have, []string{digest + commentEarly, digest + commentHeld}), nil
+	return slices.Equal(have, []string{r.digest(links)}), nil
 }
 
 // digest identifies the rules for links in their comments.
