@@ -140,9 +140,9 @@ type segment struct {
 	isUplink bool
 	// out is the uplink that traffic takes; nil for an isolated network.
 	out *config.Uplink
-	// helpers and unreplicated are a network's.
-	helpers      []string
-	unreplicated bool
+	// helpers, unreplicated and held are a network's.
+	helpers            []string
+	unreplicated, held bool
 }
 
 func segments(doc *config.Document, node string) ([]segment, error) {
@@ -173,7 +173,7 @@ func segments(doc *config.Document, node string) ([]segment, error) {
 		s := segment{
 			name: w.Name, vrid: w.VRID, prefix: w.Prefix, virtual: []netip.Addr{w.Gateway}, peer: w.Ports[peer.Name],
 			vrrp: w.VRRP, ipv6: w.IPv6, routers: w.VirtualRouters, out: out,
-			helpers: w.Helpers, unreplicated: !w.Replicate,
+			helpers: w.Helpers, unreplicated: !w.Replicate, held: w.FirstPacket == config.FirstPacketHold,
 		}
 		if w.IPv6 != nil {
 			s.virtual6 = []netip.Addr{w.IPv6.Gateway}

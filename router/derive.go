@@ -70,6 +70,7 @@ func Derive(doc *config.Document, node string) (Intent, error) {
 	intent.NAT = translations(doc, segments)
 	intent.Helpers = helpers(segments)
 	intent.Unreplicated = unreplicated(segments)
+	intent.Held = held(segments)
 	for _, u := range doc.Uplinks {
 		intent.Guarded = append(intent.Guarded, u.Addresses...)
 	}

@@ -99,6 +99,7 @@ func dump(in router.Intent) string {
 	for _, u := range in.Unreplicated {
 		fmt.Fprintf(&b, "unreplicated %v of %v\n", u.Prefixes, u.Links)
 	}
+	fmt.Fprintf(&b, "held %v\n", in.Held)
 	fmt.Fprintf(&b, "guarded %v\nrefused %v\n", in.Guarded, in.Refused)
 	return b.String()
 }

@@ -21,6 +21,8 @@ type Intent struct {
 	Helpers []Helper
 	// Unreplicated are the networks whose flows stay on the node.
 	Unreplicated []Unreplicated
+	// Held are the links of networks whose flows begin only when the BACKUP knows them.
+	Held []string
 	// Guarded are virtual addresses whose unknown flows must not be answered
 	// with RST or ICMP errors.
 	Guarded []netip.Addr

@@ -359,7 +359,8 @@ func randomDocument(random *rand.Rand) string {
 		if uplinks > 0 {
 			w.line("    uplink: s%d", random.IntN(uplinks))
 		}
-		w.line("    replicate: %v\n    helpers: [%s]", w.flip(), strings.Join([]string{"sip", "ftp", "irc", "pptp"}[w.IntN(5):], ", "))
+		sessions := []string{"replicate: false", "replicate: true", "first_packet: hold"}[w.IntN(3)]
+		w.line("    %s\n    helpers: [%s]", sessions, strings.Join([]string{"sip", "ftp", "irc", "pptp"}[w.IntN(5):], ", "))
 	}
 	return w.b.String()
 }

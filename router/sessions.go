@@ -78,16 +78,32 @@ func unreplicated(all []segment) []Unreplicated {
 		if !s.unreplicated {
 			continue
 		}
-		u := Unreplicated{Links: s.links(false), Prefixes: []netip.Prefix{s.prefix}}
+		u := Unreplicated{Links: s.linksOfBoth(), Prefixes: []netip.Prefix{s.prefix}}
 		if s.ipv6 != nil {
 			u.Prefixes = append(u.Prefixes, s.ipv6.Prefix)
-			for _, link := range s.links(true) {
-				if !slices.Contains(u.Links, link) { // without virtual MAC addresses it is the same
-					u.Links = append(u.Links, link)
-				}
-			}
 		}
 		list = append(list, u)
 	}
 	return list
+}
+
+// linksOfBoth returns the links of both families.
+func (s segment) linksOfBoth() []string {
+	links := s.links(false)
+	for _, link := range s.links(true) {
+		if !slices.Contains(links, link) { // without virtual MAC addresses it is the same
+			links = append(links, link)
+		}
+	}
+	return links
+}
+
+func held(all []segment) []string {
+	var links []string
+	for _, s := range all {
+		if s.held {
+			links = append(links, s.linksOfBoth()...)
+		}
+	}
+	return links
 }

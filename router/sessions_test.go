@@ -3,6 +3,7 @@ package router_test
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -100,4 +101,18 @@ func TestHelpersAreDistinct(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestHeldNetworks(t *testing.T) {
+	text := strings.Replace(twoNetworks, "replicate: false", "first_packet: hold", 1)
+	if diff := cmp.Diff([]string{"vmac20", "vmac21", "vmac20v6"}, derive(t, parse(t, text), "one").Held); diff != "" {
+		t.Errorf("held (-want +got):\n%s", diff)
+	}
+	text = strings.ReplaceAll(twoNetworks, "replicate: false", "first_packet: hold")
+	if diff := cmp.Diff([]string{"vmac20", "vmac21", "vmac20v6", "eth1"}, derive(t, parse(t, text), "one").Held); diff != "" {
+		t.Errorf("held (-want +got):\n%s", diff)
+	}
+	if links := derive(t, parse(t, twoNetworks), "one").Held; links != nil {
+		t.Errorf("held %v", links)
+	}
 }

@@ -51,7 +51,7 @@ func TestCanonicalForm(t *testing.T) {
 		`"uplinks":[{"name":"wan","vrid":1,"prefix":"192.0.2.0/24","gateway":"192.0.2.1","addresses":["192.0.2.10"],` +
 		`"ports":{"solo":{"interface":"eth0","address":"192.0.2.2"}},` + vrrp + `}],` +
 		`"networks":[{"name":"lan","vrid":2,"prefix":"10.0.0.0/24","gateway":"10.0.0.1",` +
-		`"ports":{"solo":{"interface":"eth1","address":"10.0.0.2"}},"uplink":"wan","nat_address":"192.0.2.10","replicate":true,` + vrrp + `}]}`
+		`"ports":{"solo":{"interface":"eth1","address":"10.0.0.2"}},"uplink":"wan","nat_address":"192.0.2.10","replicate":true,"first_packet":"pass",` + vrrp + `}]}`
 	doc := mustParse(t, single)
 	if diff := cmp.Diff(want, string(doc.JSON())); diff != "" {
 		t.Errorf("canonical form (-want +got):\n%s", diff)

@@ -89,6 +89,12 @@ const (
 	ChecksumPseudoHeader = "pseudo-header"
 )
 
+// What becomes of the first packets of a network's flows; see [Network.FirstPacket].
+const (
+	FirstPacketPass = "pass"
+	FirstPacketHold = "hold"
+)
+
 // The application protocols of [Network.Helpers].
 const (
 	HelperFTP  = "ftp"
@@ -231,6 +237,9 @@ type Network struct {
 	// Replicate tells whether the BACKUP gets to know the network's sessions. Else they
 	// stay on the node.
 	Replicate bool `yaml:"replicate"`
+	// FirstPacket is [FirstPacketPass] or [FirstPacketHold]: then the first packets of a
+	// flow leave the router only when the BACKUP knows the flow.
+	FirstPacket string `yaml:"first_packet"`
 	// Helpers are the application protocols, each once, whose control connections from
 	// the network's hosts are read for the further connections that they announce; one
 	// of [HelperFTP] and its like.

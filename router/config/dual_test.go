@@ -359,7 +359,7 @@ func TestGreatestDualStackDocument(t *testing.T) {
 			Name: fmt.Sprintf("n%d", i), VRID: uint8(i), Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 1, byte(i), 0}), 24),
 			Gateway: netip.AddrFrom4([4]byte{10, 1, byte(i), 1}), Ports: ports, Uplink: "wan",
 			NATAddress: doc.Uplinks[0].Addresses[0], VRRP: config.DefaultVRRP(),
-			IPv6: &config.IPv6{
+			FirstPacket: config.FirstPacketPass, IPv6: &config.IPv6{
 				VRID: uint8(i), Prefix: netip.MustParsePrefix(fmt.Sprintf("2001:db8:1:%x::/64", i)),
 				Gateway: netip.MustParseAddr(fmt.Sprintf("2001:db8:1:%x::1", i)), LinkLocal: netip.MustParseAddr("fe80::1"),
 			},

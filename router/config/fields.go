@@ -101,7 +101,7 @@ func (d decoder) uplink(path string, node ast.Node) Uplink {
 }
 
 func (d decoder) network(path string, node ast.Node) Network {
-	w := Network{VRRP: DefaultVRRP(), Replicate: true}
+	w := Network{VRRP: DefaultVRRP(), Replicate: true, FirstPacket: FirstPacketPass}
 	d.fields(
 		path, node,
 		field{"name", giveName, func(path string, n ast.Node) { w.Name = d.name(path, n) }},
@@ -112,6 +112,9 @@ func (d decoder) network(path string, node ast.Node) Network {
 		field{"uplink", "", func(path string, n ast.Node) { w.Uplink = d.name(path, n) }},
 		field{"nat_address", "", func(path string, n ast.Node) { w.NATAddress = d.address(path, n) }},
 		field{"replicate", "", func(path string, n ast.Node) { w.Replicate = d.truth(path, n) }},
+		field{"first_packet", "", func(path string, n ast.Node) {
+			w.FirstPacket = d.choice(path, n, FirstPacketPass, FirstPacketHold)
+		}},
 		field{"helpers", "", func(path string, n ast.Node) { w.Helpers = d.helpers(path, n) }},
 		field{"vrrp", "", func(path string, n ast.Node) { d.vrrp(path, n, &w.VRRP) }},
 		field{"ipv6", "", func(path string, n ast.Node) { w.IPv6 = d.ipv6(path, n, false) }},

@@ -79,7 +79,7 @@ func hasFault(faults []config.Fault, path string) bool {
 // Every key is either documented as optional, or its absence is a fault at its
 // own path.
 func TestEveryKeyIsRequiredOrOptional(t *testing.T) {
-	optional := regexp.MustCompile(`^(networks|election.*|ha_link\.port|second_ha_link|second_ha_link\.port|.*\.(priority|nat_address|vrrp|vrrp\..*|link_local|virtual_routers|replicate|helpers)|` +
+	optional := regexp.MustCompile(`^(networks|election.*|ha_link\.port|second_ha_link|second_ha_link\.port|.*\.(priority|nat_address|vrrp|vrrp\..*|link_local|virtual_routers|replicate|helpers|first_packet)|` +
 		`.*\.ports\.\w+\.ipv6|.*\.ipv6\.(vrid|addresses))$`)
 	// The place of the fault, where that is another.
 	elsewhere := map[string]string{
@@ -138,7 +138,7 @@ func TestRandomMutations(t *testing.T) {
 	values := []any{
 		nil, true, 0, 1, 255, 256, -1, 1e300, "", "alpha", "wan", "ha", "lo", "eth0", "10.20.0.1", "10.20.0.0/24", "10.0.0.0/8",
 		"::1", "100ms", "tandem-p256:", false, 2, 3, 10, 20, "0s", "1s", "fe80::1", "fe80::5e:a", "fe80::5e:14:1", "2001:db8:0:10::10",
-		"2001:db8:0:20::1", "2001:db8:0:20::/64", "pseudo-header", "ftp", "pptp",
+		"2001:db8:0:20::1", "2001:db8:0:20::/64", "pseudo-header", "ftp", "pptp", "hold",
 		[]any{},
 		[]any{"ftp", "sip"},
 		map[string]any{},
@@ -310,7 +310,10 @@ func randomDocument(random *rand.Rand) *config.Document {
 		doc.Uplinks = append(doc.Uplinks, u)
 	}
 	for i := range 1 + random.IntN(8) {
-		w := config.Network{Name: fmt.Sprintf("n%d", i), VRRP: r.vrrp(), Replicate: r.flip()}
+		w := config.Network{Name: fmt.Sprintf("n%d", i), VRRP: r.vrrp(), Replicate: r.flip(), FirstPacket: config.FirstPacketPass}
+		if w.Replicate && r.flip() {
+			w.FirstPacket = config.FirstPacketHold
+		}
 		for _, helper := range []string{config.HelperSIP, config.HelperFTP} {
 			if r.flip() {
 				w.Helpers = append(w.Helpers, helper)

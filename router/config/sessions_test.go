@@ -58,3 +58,26 @@ func TestReplicateAndHelpersAreRefused(t *testing.T) {
 	}
 	check(t, single, tests)
 }
+
+func TestFirstPacket(t *testing.T) {
+	network := func(text string) config.Network { return mustParse(t, text).Networks[0] }
+	if w := network(single); w.FirstPacket != config.FirstPacketPass {
+		t.Errorf("by default %q", w.FirstPacket)
+	}
+	if w := network(withNetwork("first_packet: hold")); w.FirstPacket != config.FirstPacketHold {
+		t.Errorf("%q", w.FirstPacket)
+	}
+	if mustParse(t, withNetwork("first_packet: pass")).Hash() != mustParse(t, single).Hash() {
+		t.Error("what is said of the default changes the hash")
+	}
+	if mustParse(t, withNetwork("first_packet: hold")).Hash() == mustParse(t, single).Hash() {
+		t.Error("the hash does not tell")
+	}
+	const before = "    uplink: wan\n"
+	check(t, single, []spoil{
+		{"word", before, "    first_packet: keep\n" + before, []string{`18 networks[0].first_packet: must be pass or hold, but is "keep"`}},
+		{"contradiction", before, "    first_packet: hold\n    replicate: false\n" + before, []string{
+			`18 networks[0].first_packet: hold waits until the BACKUP knows a flow, but replicate is false; remove one of the two keys`,
+		}},
+	})
+}

@@ -26,6 +26,7 @@ func validate(doc *Document, r *report) {
 	validateHALink(doc, r)
 	validateNames(doc, r)
 	validateUplinkOfNetworks(doc, r)
+	validateSessions(doc, r)
 	all := segments(doc)
 	if len(all) > maxSegments {
 		r.add("", fmt.Sprintf("the document has %d segments, but there are only %d VRIDs; split it into several groups",
@@ -142,6 +143,15 @@ func validateUplinkOfNetworks(doc *Document, r *report) {
 
 // validateVRIDs checks that each VRID is used once in each family: that makes the
 // names and MAC addresses of virtual links different.
+func validateSessions(doc *Document, r *report) {
+	for i, w := range doc.Networks {
+		if w.FirstPacket == FirstPacketHold && !w.Replicate {
+			path := fmt.Sprintf("networks[%d]", i)
+			r.add(path+".first_packet", "hold waits until the BACKUP knows a flow, but replicate is false; remove one of the two keys")
+		}
+	}
+}
+
 func validateVRIDs(all []segment, r *report) {
 	seen := map[bool]map[uint8]string{false: {}, true: {}}
 	check := func(path, at string, vrid uint8, ipv6 bool) {
