@@ -14,6 +14,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"tandem/conntracksync/nfqueue"
 	"tandem/router"
 	"tandem/vrrp/fence"
 )
@@ -75,6 +76,7 @@ type Reconciler struct {
 	mu     sync.Mutex
 	links  *netlink.Handle
 	nft    *nftables.Conn
+	first  *nfqueue.Rules
 	memory memory
 	raised map[int]bool
 	// helpers are the connection tracking helpers that were looked for.
@@ -121,6 +123,9 @@ func (r *Reconciler) open() (err error) {
 	if r.socket, err = nl.GetNetlinkSocketAt(netns.None(), netns.None(), unix.NETLINK_ROUTE); err != nil {
 		return err
 	}
+	if r.first, err = nfqueue.NewRules(r.group); err != nil {
+		return err
+	}
 	r.nft, err = nftables.New(nftables.AsLasting())
 	return err
 }
@@ -147,6 +152,9 @@ func (r *Reconciler) Close() error {
 	if r.nft != nil {
 		err = r.nft.CloseLasting()
 	}
+	if r.first != nil {
+		err = errors.Join(err, r.first.Close())
+	}
 	if r.namespace.IsOpen() {
 		err = errors.Join(err, r.namespace.Close())
 	}
@@ -162,8 +170,11 @@ func (r *Reconciler) Apply(ctx context.Context, intent router.Intent) (Report, e
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	intent, lacking := r.withHelpers(intent)
 	var report Report
+	var lacking []string
+	report.Changed, lacking = r.holdFirst(intent)
+	intent, helpers := r.withHelpers(intent)
+	lacking = append(lacking, helpers...)
 	for range maxRounds {
 		if err := ctx.Err(); err != nil {
 			return report, err

@@ -47,6 +47,9 @@ func (r *Reconciler) Remove(ctx context.Context) error {
 			return fmt.Errorf("delete table %s %s: %w", f.table(), tableName(r.group), err)
 		}
 	}
+	if _, err := r.first.Remove(); err != nil {
+		return err
+	}
 	return r.restoreSysctls(nil)
 }
 
