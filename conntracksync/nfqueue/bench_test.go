@@ -222,3 +222,45 @@ func (m *mirror) replicate(ctx context.Context) error {
 		}
 	}
 }
+
+// BenchmarkForwarding sends packets of one answered flow: what the table costs those
+// that it does not pick. none: there is no table; idle: it has no links.
+func BenchmarkForwarding(b *testing.B) {
+	for _, mode := range []string{"none", "idle", "hold"} {
+		b.Run(mode, func(b *testing.B) {
+			l := newLab(b)
+			switch mode {
+			case "idle":
+				l.rules(b)
+			case "hold":
+				l.rules(b, "c")
+			}
+			l.translate(b)
+			l.echo(b)
+			inside(b, l.client, func() error {
+				c, err := net.Dial("udp", server4+":9000")
+				if err != nil {
+					return err
+				}
+				defer func() { _ = c.Close() }()
+				if _, err = c.Write([]byte("first")); err == nil {
+					err = c.SetReadDeadline(time.Now().Add(patience))
+				}
+				if err == nil {
+					_, err = c.Read(make([]byte, 64))
+				}
+				if err != nil {
+					return err
+				}
+				b.ResetTimer()
+				for range b.N {
+					if _, err := c.Write([]byte("later")); err != nil {
+						return err
+					}
+				}
+				b.StopTimer()
+				return nil
+			})
+		})
+	}
+}
