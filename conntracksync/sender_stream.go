@@ -165,3 +165,18 @@ func (s *Sender) Deadline() time.Time {
 	}
 	return at
 }
+
+// Flush sends at once what is held, because somebody waits for it.
+func (s *Sender) Flush(now time.Time) {
+	if s.active() {
+		s.releaseAll(now)
+	}
+}
+
+// Position is the place in the stream that covers everything queued so far, and
+// AckedPosition the last one that the peer has acknowledged. Both begin anew with each
+// connection and each overflow.
+func (s *Sender) Position() uint64 { return s.seq + uint64(s.queue.n) }
+
+// AckedPosition is described at Position.
+func (s *Sender) AckedPosition() uint64 { return s.ackedSeq }

@@ -215,6 +215,7 @@ func (r *replication) use(c *connection) {
 	r.obey(r.receiver.Connected(now, mine, c.remote))
 	r.node.log.Info("the replication stream is up", "peer", r.peer.Name, "link", c.link)
 	r.node.observer.wake()
+	r.switchFirst()
 	r.publish()
 	r.sendStatus()
 }
@@ -227,6 +228,7 @@ func (r *replication) drop(c *connection) {
 		return
 	}
 	r.conn, r.control, r.peerHash, r.linkErr = nil, nil, "", withoutPorts(c.cause.Error())
+	r.switchFirst()
 	r.sender.Disconnected()
 	r.receiver.Disconnected()
 	r.node.observer.wake()

@@ -50,8 +50,10 @@ type replication struct {
 	// wake tells the pump that there may be something to send, rows tells a dump that
 	// the pump has sent something.
 	wake, rows chan struct{}
-	ready      atomic.Bool
-	traffic    traffic
+	// hurry ends a pause that lets events gather.
+	hurry   chan struct{}
+	ready   atomic.Bool
+	traffic traffic
 
 	mu       sync.Mutex
 	index    *conntracksync.Index
@@ -79,6 +81,8 @@ type replication struct {
 	applied ctnetlink.Result
 	dumping bool
 	samples samples
+	// first is nil if no network holds first packets.
+	first *firstPackets
 	// overrun tells that events were lost and the queue is not yet empty; eventsAt is
 	// when events last came.
 	overrun         bool
@@ -127,7 +131,8 @@ func newReplication(n *node, other config.Member) (*replication, error) {
 	index := conntracksync.NewIndex([16]byte(secret))
 	return &replication{
 		node: n, peer: other, ways: ways, table: table, epoch: binary.BigEndian.Uint64(epoch[:]),
-		wake: make(chan struct{}, 1), rows: make(chan struct{}, 1),
+		wake: make(chan struct{}, 1), rows: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
+		first:    newFirstPackets(n.intent.Held),
 		index:    index,
 		sender:   conntracksync.NewSender(conntracksync.SenderConfig{Exclude: own, ExcludeNetworks: local, Timeouts: &timeouts}, index),
 		receiver: conntracksync.NewReceiver(conntracksync.ReceiverConfig{Exclude: own, ExcludeNetworks: local, Timeouts: &timeouts}, index),
@@ -183,16 +188,17 @@ func signal(c chan<- struct{}) {
 // never to end.
 func (r *replication) readEvents(ctx context.Context) error {
 	events := make([]conntracksync.Event, eventBatch)
-	pause := newPacer()
+	pause := newPacer(r.hurry)
 	for {
-		n, overrun, err := r.table.Receive(ctx, events)
+		reading, mark := r.beginRead(ctx)
+		n, overrun, err := r.table.Receive(reading, events)
 		if ctx.Err() != nil {
 			return nil
 		}
-		if err != nil {
+		if err != nil && reading.Err() == nil {
 			return err
 		}
-		r.takeEvents(events[:n], overrun)
+		r.takeEvents(events[:n], overrun, mark)
 		signal(r.wake)
 		if n < eventBatch {
 			pause.keep(ctx)
@@ -204,10 +210,12 @@ func (r *replication) readEvents(ctx context.Context) error {
 type pacer struct {
 	last  time.Time
 	timer *time.Timer
+	// hurry ends a pause early.
+	hurry <-chan struct{}
 }
 
-func newPacer() *pacer {
-	p := &pacer{timer: time.NewTimer(time.Hour)}
+func newPacer(hurry <-chan struct{}) *pacer {
+	p := &pacer{timer: time.NewTimer(time.Hour), hurry: hurry}
 	p.timer.Stop()
 	return p
 }
@@ -219,6 +227,7 @@ func (p *pacer) keep(ctx context.Context) {
 		p.timer.Reset(pace)
 		select {
 		case <-ctx.Done():
+		case <-p.hurry:
 		case <-p.timer.C:
 		}
 		now = time.Now()
@@ -226,7 +235,9 @@ func (p *pacer) keep(ctx context.Context) {
 	p.last = now
 }
 
-func (r *replication) takeEvents(events []conntracksync.Event, overrun bool) {
+// takeEvents takes in what was reported. If that is all there was, the first packets
+// before mark know what they wait for.
+func (r *replication) takeEvents(events []conntracksync.Event, overrun bool, mark uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
@@ -240,6 +251,7 @@ func (r *replication) takeEvents(events []conntracksync.Event, overrun bool) {
 	}
 	r.overrun = r.overrun || overrun
 	if len(events) < eventBatch {
+		r.eventsRead(now, mark, r.overrun)
 		r.repair(now)
 	}
 }
@@ -295,6 +307,7 @@ func (r *replication) setRole(change roleChange) {
 		r.sender.SetRole(now, false, change.term)
 		r.obey(r.receiver.SetRole(now, false, change.term))
 	}
+	r.switchFirst()
 	r.publish()
 	r.sendStatus()
 	signal(r.wake)
@@ -311,6 +324,7 @@ func (r *replication) takeFrame(c *connection, f *conntracksync.Frame) {
 	switch f.Type {
 	case conntracksync.FrameAck, conntracksync.FrameDigestRequest, conntracksync.FrameRepairRequest:
 		r.sender.Receive(now, f)
+		r.releaseFirst(now)
 		signal(r.wake)
 	case conntracksync.FrameStatus:
 		r.peerHash, r.peerStatus = f.Status.ConfigHash, f.Status

@@ -16,6 +16,8 @@ type outgoing struct {
 	conn *connection
 	buf  []byte
 	ends []int
+	// urgent tells that packets wait for an acknowledgement.
+	urgent bool
 }
 
 // pump sends what there is to send, and sees to all that is due by time, until ctx ends.
@@ -23,13 +25,13 @@ func (r *replication) pump(ctx context.Context) error {
 	var out outgoing
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	pause := newPacer()
+	pause := newPacer(nil)
 	for {
 		wait := r.gather(ctx, &out)
 		if len(out.ends) > 0 {
 			out.send(&r.traffic)
 			signal(r.rows)
-			if len(out.buf) < gatherSize {
+			if len(out.buf) < gatherSize && !out.urgent {
 				pause.keep(ctx)
 			}
 			continue
@@ -71,13 +73,15 @@ func (r *replication) gather(ctx context.Context, out *outgoing) time.Duration {
 	r.verify(now)
 	r.count(now)
 	r.answerBarriers()
+	r.releaseFirst(now)
 	r.publish()
+	out.urgent = !r.firstDeadline().IsZero()
 	out.conn, out.buf, out.ends = r.conn, out.buf[:0], out.ends[:0]
 	if r.conn != nil {
 		r.gatherFrames(now, out)
 	}
 	wait := idleInterval
-	for _, at := range []time.Time{r.sender.Deadline(), r.receiver.Deadline()} {
+	for _, at := range []time.Time{r.sender.Deadline(), r.receiver.Deadline(), r.firstDeadline()} {
 		if !at.IsZero() {
 			wait = min(wait, max(at.Sub(now), 0))
 		}
