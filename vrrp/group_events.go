@@ -255,7 +255,7 @@ func (g *Group) receiveMaster(now time.Time, carrier int, source netip.Addr, a A
 		g.advertise(now, out)
 	case g.HandingOver():
 		g.activeInterval = a.Interval
-		g.yield(now, out)
+		g.yield(now, g.fromPeer(carrier, source), out)
 	case g.wins(a.Priority, source, carrier) && (now.After(g.assumeUntil) || !g.fromPeer(carrier, source)):
 		g.activeInterval = a.Interval
 		g.becomeBackup(now, ReasonBetterPeer, out)
@@ -343,13 +343,15 @@ func (g *Group) Handover(now time.Time) (Output, error) {
 
 // yield completes an offered handover. After a planned one Preempt rests, or this
 // node would take the role back at once.
-func (g *Group) yield(now time.Time, out *Output) {
+func (g *Group) yield(now time.Time, toPeer bool, out *Output) {
 	planned := g.planned
 	g.becomeBackup(now, ReasonHandover, out)
 	g.yielded = planned
-	// Silent, but with an open fence: the next heartbeat closes it.
-	out.Revoke, out.Heartbeat = false, false
-	g.lingering, g.heartbeatAt = true, now.Add(handoverLinger)
+	if toPeer {
+		// Silent, but with an open fence: the next heartbeat closes it.
+		out.Revoke, out.Heartbeat = false, false
+		g.lingering, g.heartbeatAt = true, now.Add(handoverLinger)
+	}
 }
 
 // handoverLinger is for how long the old MASTER still forwards what comes to it after

@@ -70,8 +70,8 @@ func TestPlannedHandoverOfOldMaster(t *testing.T) {
 			step{at: at + 250*millis, do: tick, state: Master, deadline: at + 500*millis, want: offered()},
 			step{at: at + 500*millis, do: tick, state: Master, deadline: at + 750*millis, want: beaten(advertised(100))},
 			step{at: at + 600*millis, do: adverts(0), state: Master, want: advertised(100)},
-			// The peer's priority does not matter, nor does its address.
-			step{at: at + 700*millis, do: advertsFrom(2, "169.254.0.1", 100, second), state: Backup, want: lingers(demoted(true, ReasonHandover, 1)), deadline: at + 700*millis + handoverLinger},
+			// The peer's priority does not matter.
+			step{at: at + 700*millis, do: advertsFrom(1, "198.51.100.200", 100, second), state: Backup, want: lingers(demoted(true, ReasonHandover, 1)), deadline: at + 700*millis + handoverLinger},
 			step{at: at + 700*millis + handoverLinger, do: tick, state: Backup, want: Output{Revoke: true, Heartbeat: true}},
 			step{at: at + 700*millis + handoverLinger + second, do: tick, state: Backup, want: Output{Heartbeat: true}},
 		)},
@@ -80,6 +80,9 @@ func TestPlannedHandoverOfOldMaster(t *testing.T) {
 			step{at: at + 2*millis, do: tick, state: Backup},
 			// It says what has changed before, and with that its fence closes.
 			step{at: at + 2*millis, do: func(_ *testing.T, g *Group, now time.Time) Output { return g.SetFitness(now, Fitness{Failed: 1}) }, state: Backup, want: Output{Revoke: true, Heartbeat: true}},
+		)},
+		{"steps back for a stranger and closes its fence", member(), story200(
+			step{at: at + 1, do: advertsFrom(2, "169.254.0.1", 100, second), state: Backup, want: demoted(true, ReasonHandover, 1)},
 		)},
 		{"that stops at once closes its fence", member(), story200(
 			step{at: at + 1, do: beats(Heartbeat{State: Master, Priority: 100, Term: 2}), state: Backup, want: lingers(demoted(true, ReasonHandover, 2))},

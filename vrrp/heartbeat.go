@@ -67,7 +67,7 @@ func (g *Group) ReceiveHeartbeat(now time.Time, h Heartbeat) Output {
 		g.heardMasterBeat(now, h)
 	case Master:
 		if g.HandingOver() && h.State == Master {
-			g.yield(now, &out)
+			g.yield(now, true, &out)
 			return out
 		}
 		if g.unheard(now, h) {

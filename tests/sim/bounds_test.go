@@ -27,6 +27,9 @@ const linger = 2 * time.Millisecond
 // lingering is the same for a process that runs.
 func (w *world) lingering() time.Duration { return w.drifted(linger) + wakeJitter }
 
+// lingers tells that the machine may still be open after a handover.
+func (m *machine) lingers() bool { return m.local()-m.past.handedAt <= linger+wakeJitter+slack }
+
 // slack is for what happens at the same moment in the run, one event after the
 // other.
 const slack = 100 * time.Microsecond
@@ -65,7 +68,7 @@ func (w *world) overlapBound(a, b *machine) time.Duration {
 	case w.watch.clearSince[a.id][b.id] > since-2*w.intervalMax:
 		// What was sent before may be lost: the next advert decides, and its answer.
 		return 2*(w.drifted(w.intervalMax)+w.lag()) + wakeJitter + w.lingering()
-	case pair && w.now-accepted < 3*w.downMax():
+	case pair && (a.lingers() || b.lingers()):
 		return 2*w.lag() - wakeJitter + w.lingering()
 	default:
 		// The newcomer's advert, and the answer to it.

@@ -414,8 +414,7 @@ func (m *machine) checkOutput(out vrrp.Output) {
 // checkFence: who is not MASTER holds no lease, but for what a predecessor has left
 // to a process that has not begun yet, and for a moment after a handover.
 func (m *machine) checkFence() {
-	lingers := m.local()-m.past.handedAt <= linger+wakeJitter
-	if !m.is(vrrp.Master) && m.fenceUntil > m.w.now && m.group.Transitions() > 0 && !lingers {
+	if !m.is(vrrp.Master) && m.fenceUntil > m.w.now && m.group.Transitions() > 0 && !m.lingers() {
 		m.w.fail(ruleLease, "%s is %v and its fence stays open for %v", m.name(), m.group.State(), m.fenceUntil-m.w.now)
 	}
 }

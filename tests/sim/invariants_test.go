@@ -257,16 +257,18 @@ func (w *world) yielded(loser *machine) {
 	if since == never || !survivor.is(vrrp.Master) || !w.passes(loser, survivor, ha) || !survivor.running() {
 		return
 	}
-	closed, incarnation, woke := w.now, survivor.incarnation, survivor.past.wokeAt
+	closed, incarnation, woke, loserWoke := w.now, survivor.incarnation, survivor.past.wokeAt, loser.past.wokeAt
 	if !survivor.knows(loser) {
 		closed = since // only the other's adverts tell
 		if survivor.past.contestedAt < since {
 			return
 		}
 	}
-	w.after(w.lag()+announceAgain, func() {
+	w.after(w.lag()+announceAgain+w.lingering(), func() {
 		same := survivor.incarnation == incarnation && survivor.past.wokeAt == woke && survivor.running() && survivor.is(vrrp.Master)
-		if !same || !loser.is(vrrp.Backup) || !w.passes(loser, survivor, ha) || w.links[ha].changedAt >= closed || survivor.past.introducedAt >= closed {
+		// Who stops in the moment in which its fence is still open says later that it has closed.
+		lingers := !loser.running() || loser.past.wokeAt != loserWoke
+		if !same || lingers || !loser.is(vrrp.Backup) || !w.passes(loser, survivor, ha) || w.links[ha].changedAt >= closed || survivor.past.introducedAt >= closed {
 			return
 		}
 		for _, c := range survivor.carriers {

@@ -79,7 +79,7 @@ func mutants() []mutant {
 		one("no patience with a less fit MASTER", "vrrp", "preempts", "return g.fitness.Ready ||", "return MUTANT || g.fitness.Ready ||"),
 		one("role offered to an equal", "vrrp", "considerHandover", "|| band(g.peer.Priority) <= band(g.Priority())", "|| !MUTANT && band(g.peer.Priority) <= band(g.Priority())"),
 		one("fence left open by a handover", "vrrp", "endLinger", "|| g.lingering", "|| !MUTANT && g.lingering"),
-		one("role given up before it is taken", "vrrp", "Handover", "g.offer(now, &out)", "g.offer(now, &out)\nif MUTANT { g.yield(now, &out) }"),
+		one("role given up before it is taken", "vrrp", "Handover", "g.offer(now, &out)", "g.offer(now, &out)\nif MUTANT { g.yield(now, true, &out) }"),
 		one("preemption after a planned handover", "vrrp", "yield", "g.yielded = planned", "g.yielded = planned && !MUTANT"),
 		one("isolated MASTER stays", "vrrp", "SetLinks", "|| g.state != Master", "|| MUTANT || g.state != Master"),
 		one("replayed heartbeat trusted", "vrrp", "trust", "if count <=", "if !MUTANT && count <="),
