@@ -36,7 +36,7 @@ func claim(dir, group string) (func(), error) {
 	if err != nil {
 		return nil, err
 	}
-	held, err := holdLock(groupName(group))
+	held, err := takeName(groupName(group))
 	if err != nil {
 		unlock()
 		if !errors.Is(err, unix.EADDRINUSE) {
@@ -94,10 +94,10 @@ func groupName(group string) string { return "@tandem-" + group }
 
 func electorName(group string) string { return "@tandem-elector-" + group }
 
-// hold takes a name that there is once in a network namespace: that of an abstract
+// takeName takes a name that there is once in a network namespace: that of an abstract
 // socket (unix(7)). The kernel frees it when the last process that has it open ends,
 // however it does.
-func holdLock(name string) (*net.UnixListener, error) {
+func takeName(name string) (*net.UnixListener, error) {
 	return net.ListenUnix("unixpacket", &net.UnixAddr{Name: name, Net: "unixpacket"})
 }
 
@@ -139,7 +139,7 @@ func holdElector(group string) (*os.File, error) {
 	name := electorName(group)
 	deadline := time.Now().Add(electorPatience)
 	for {
-		listener, err := holdLock(name)
+		listener, err := takeName(name)
 		if err == nil {
 			defer func() { _ = listener.Close() }() // the copy stays
 			return listener.File()

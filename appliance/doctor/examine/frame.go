@@ -3,7 +3,6 @@ package examine
 import (
 	"bytes"
 	"encoding/binary"
-	"net"
 	"net/netip"
 	"slices"
 	"time"
@@ -243,11 +242,11 @@ func understand(b []byte) (Heard, bool) {
 	switch binary.BigEndian.Uint16(b[12:]) {
 	case unix.ETH_P_ARP:
 		var p arp.Packet
-		if p.UnmarshalBinary(body) != nil || p.Operation != arp.OperationReply {
+		if p.UnmarshalBinary(body) != nil || p.Operation != arp.OperationReply || len(p.SenderHardwareAddr) != len(h.From) {
 			return h, false
 		}
 		h.Answer = p.SenderIP
-		h.From = [6]byte(append(net.HardwareAddr{}, p.SenderHardwareAddr...))
+		h.From = [6]byte(p.SenderHardwareAddr)
 		return h, true
 	case unix.ETH_P_IP:
 		if len(body) < ipv4Header || body[9] != vrrp.Protocol {
