@@ -15,8 +15,8 @@ import (
 )
 
 // DefaultReceiveBuffer is the receive buffer of a [Listener] in bytes. A queued
-// event is charged with about 1.3 kB, so it holds some 12 000 of them.
-const DefaultReceiveBuffer = 16 << 20
+// event is charged with about 1.3 kB, so it holds some 50 000 of them.
+const DefaultReceiveBuffer = 64 << 20
 
 // ListenerConfig says how to listen.
 type ListenerConfig struct {
@@ -65,11 +65,13 @@ func prepareListener(s *socket, cfg ListenerConfig) error {
 	if err := s.conn.SetReadBuffer(size); err != nil {
 		return fmt.Errorf("set receive buffer of %d bytes: %w", size, err)
 	}
-	// With BROADCAST_ERROR the kernel keeps the end of a flow and reports it again
-	// when it did not fit. Overruns stay visible: NO_ENOBUFS would only hide them.
-	if err := s.conn.SetOption(netlink.BroadcastError, true); err != nil {
-		return fmt.Errorf("set NETLINK_BROADCAST_ERROR: %w", err)
+	// Without BROADCAST_ERROR the end of a flow that does not fit is lost; a pass over the
+	// table finds it. With it the kernel would keep such flows, and each lookup of a packet
+	// may have to walk past all of them: an overload would slow down forwarding itself.
+	if err := s.conn.SetOption(netlink.BroadcastError, false); err != nil {
+		return fmt.Errorf("clear NETLINK_BROADCAST_ERROR: %w", err)
 	}
+	// Overruns stay visible: NO_ENOBUFS would only hide them.
 	if err := s.conn.SetOption(netlink.NoENOBUFS, false); err != nil {
 		return fmt.Errorf("clear NETLINK_NO_ENOBUFS: %w", err)
 	}
