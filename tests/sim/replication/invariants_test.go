@@ -106,6 +106,20 @@ func (w *world) judgeLiving(n *node, r *conntracksync.Record, id identity) {
 	}
 }
 
+// judgeAcknowledged: what is acknowledged is in the kernel at that moment, unless the
+// kernel refused it or let it end.
+func (w *world) judgeAcknowledged(n *node, s *side, news []identity) {
+	for _, id := range news {
+		f := s.told[id]
+		if _, excused := n.kernel.gone[id]; f.ended || excused {
+			continue
+		}
+		if missing := w.missing(n, id, f); missing != "" {
+			w.fail(ruleSurvives, "%s acknowledges %v, which %s", nodeName(n.id), id, missing)
+		}
+	}
+}
+
 // judgeDrained: all that waited was sent.
 func (w *world) judgeDrained(n *node) {
 	s := &w.oracle.sides[n.id]

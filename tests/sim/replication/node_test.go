@@ -2,6 +2,7 @@ package replication
 
 import (
 	"encoding/binary"
+	"slices"
 	"time"
 
 	"tandem/conntracksync"
@@ -237,8 +238,14 @@ func (n *node) takeFrame(f *conntracksync.Frame) {
 
 // obey carries out what the receiver asks for.
 func (n *node) obey(out conntracksync.Output) {
+	replies := slices.Clone(out.Replies)
+	if n.w.tuning.repliesFirst {
+		n.reply(replies)
+	}
 	failed := n.kernel.apply(out.Ops)
-	n.reply(out.Replies)
+	if !n.w.tuning.repliesFirst {
+		n.reply(replies)
+	}
 	n.reply(n.receiver.Applied(n.w.clock(), failed).Replies)
 }
 

@@ -25,6 +25,8 @@ type side struct {
 	// told has what was acknowledged of each flow, waiting what was not yet.
 	told    map[identity]fact
 	waiting []sentFact
+	// news are the flows of the last acknowledgement.
+	news []identity
 	// fed has the flows whose events were taken in on this stream, without a loss
 	// since; ends has the entries whose end was taken in.
 	fed  map[identity]fact
@@ -280,6 +282,8 @@ func (w *world) acknowledged(n *node, acked uint64) {
 	}
 	acked = o.codec.own(acked)
 	done := 0
+	defer func() { w.judgeAcknowledged(n, s, s.news) }()
+	s.news = s.news[:0]
 	for _, f := range s.waiting {
 		if f.seq > acked {
 			break
@@ -289,6 +293,7 @@ func (w *world) acknowledged(n *node, acked uint64) {
 			f.hasTCP, f.tcp = old.hasTCP, old.tcp
 		}
 		s.told[f.id] = f.fact
+		s.news = append(s.news, f.id)
 	}
 	s.waiting = s.waiting[done:]
 }

@@ -27,6 +27,8 @@ type tuning struct {
 	// feedsFirst: events that wait at a promotion belong to the time before it.
 	// feedsBoth: sender and receiver get all events.
 	feedsFirst, feedsBoth bool
+	// repliesFirst: replies go out before the operations are carried out.
+	repliesFirst bool
 	// frozenMax bounds how long a process gets no processor, slowest the speed of a
 	// stream.
 	frozenMax time.Duration
@@ -64,6 +66,7 @@ func (w *world) draw() {
 	t.interrupts, t.omits = pick(w, 0, 0.05), pick(w, 0, 0.002)
 	t.life = ms(2000, 15000)
 	t.feedsFirst, t.feedsBoth = w.chance(0.5), w.chance(0.3)
+	t.repliesFirst = w.chance(0.5)
 	t.frozenMax = 600 * time.Millisecond
 	t.slowest = 100 << 10
 	w.link = link{delay: w.between(50*time.Microsecond, 5*time.Millisecond), speed: pick(w, 1e6, 1e7, 1e8)}
