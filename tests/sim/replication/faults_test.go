@@ -335,6 +335,9 @@ func (w *world) stray(time.Duration) {
 // documentsDiffer has one node know a document that excludes a network before the other
 // one does.
 func (w *world) documentsDiffer(length time.Duration) {
+	if w.nodes[0].excludes != w.nodes[1].excludes {
+		return
+	}
 	to := !w.nodes[0].excludes
 	first := w.nodes[w.rng.IntN(2)]
 	w.lasting(length, func() { w.adopt(first, to) }, func() { w.adopt(first.other(), to) })

@@ -48,6 +48,8 @@ type watch struct {
 	// reading that led to that.
 	trimmed   [2]time.Duration
 	trimmedBy [2]uint64
+	// trimmedFrom is when that reading began.
+	trimmedFrom [2]time.Duration
 	// completeAt is when the MASTER's table became complete after things were calm;
 	// baseline are the counters of that moment.
 	completeAt time.Duration
@@ -78,7 +80,7 @@ func (x *watch) spin(n *node) bool {
 func (x *watch) passed(n *node, d *dump) {
 	x.passes[n.id] = [2]time.Duration{x.passes[n.id][1], d.began}
 	if d.sender && n.master && d.began >= n.promotedAt+n.w.tuning.sender.TrimDelay && x.trimmed[n.id] < n.promotedAt {
-		x.trimmed[n.id], x.trimmedBy[n.id] = n.w.now, d.number
+		x.trimmed[n.id], x.trimmedFrom[n.id], x.trimmedBy[n.id] = n.w.now, d.began, d.number
 	}
 }
 
@@ -113,6 +115,9 @@ func (w *world) judgeAcknowledged(n *node, s *side, news []identity) {
 		f := s.told[id]
 		if _, excused := n.kernel.gone[id]; f.ended || excused {
 			continue
+		}
+		if e := n.kernel.byOriginal[id.Key]; e != nil && n.kernel.lapsed(e) {
+			continue // the kernel has not noticed yet
 		}
 		if missing := w.missing(n, id, f); missing != "" {
 			w.fail(ruleSurvives, "%s acknowledges %v, which %s", nodeName(n.id), id, missing)
@@ -205,7 +210,9 @@ func (w *world) expired(k *kernel, e *entry) {
 	if e.expires > w.now {
 		return // a packet or a hand ended it
 	}
-	if n.master && e.touched >= n.promotedAt && w.now-e.touched < k.normal(&e.flow)-time.Second {
+	// A row that is older than the packet may have led to another time-out.
+	between := w.watch.trimmed[n.id] >= e.touched && w.watch.trimmedFrom[n.id] <= e.touched
+	if n.master && !between && e.touched >= n.promotedAt && w.now-e.touched < k.normal(&e.flow)-time.Second {
 		w.fail(ruleEarly, "%s expires on %s %v after its last packet", show(&e.flow), nodeName(k.id), w.now-e.touched)
 	}
 	m, b, ok := w.pair()
@@ -310,8 +317,10 @@ func (w *world) checkTimeouts(n *node) {
 		return
 	}
 	n.kernel.each(func(e *entry) {
-		if left, normal := n.kernel.remaining(e), n.kernel.normal(&e.flow); left > normal+time.Second && w.replicable(n, &e.flow) &&
-			!excludedNetwork().Contains(e.flow.Original.Source) && e.omitted != w.watch.trimmedBy[n.id] {
+		if e.touched > n.promotedAt || e.omitted == w.watch.trimmedBy[n.id] || excludedNetwork().Contains(e.flow.Original.Source) {
+			return
+		}
+		if left := n.kernel.remaining(e); left > n.kernel.normal(&e.flow)+time.Second && w.replicable(n, &e.flow) {
 			w.fail(ruleTimeouts, "%s has %v left on %s", show(&e.flow), left, nodeName(n.id))
 		}
 	})

@@ -301,7 +301,7 @@ func (w *world) acknowledged(n *node, acked uint64) {
 // documentsChange: what a node does not replicate any more is not kept up to date.
 func (w *world) documentsChange() {
 	for i := range w.oracle.sides {
-		w.oracle.sides[i].told = map[identity]fact{}
+		w.oracle.sides[i].told, w.oracle.sides[i].waiting = map[identity]fact{}, nil
 		w.oracle.sides[i].forgetEvents()
 	}
 }
