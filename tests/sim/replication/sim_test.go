@@ -47,7 +47,7 @@ func simulate(seed uint64, verbose bool) *world {
 // calm lets clients come and go while nothing goes wrong.
 func (w *world) calm() {
 	w.run(w.now + time.Second) // what a fault had planned
-	w.phase = phaseChurn
+	w.phase, w.calmAt = phaseChurn, w.now
 	w.disturb("calm", -1)
 	for w.violation == "" && w.watch.completeAt == 0 {
 		w.run(w.now + 100*time.Millisecond)

@@ -30,6 +30,8 @@ type world struct {
 	disturbedAt time.Duration
 	// documentAt is when a document last changed, quietAt when the clients fell silent.
 	documentAt, quietAt time.Duration
+	// calmAt is when nothing went wrong any more.
+	calmAt time.Duration
 	// endedAt is when flows last ended on a MASTER.
 	endedAt map[identity]time.Duration
 	phase   phase
