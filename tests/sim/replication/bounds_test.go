@@ -41,7 +41,7 @@ func (w *world) boundComplete() time.Duration {
 
 // slowTime is how long the slowest stream takes for what is in it.
 func (w *world) slowTime() time.Duration {
-	return time.Duration(2 * sendBuffer / w.tuning.slowest * float64(time.Second))
+	return time.Duration(float64(2*w.tuning.sendBuffer+64<<10) / w.tuning.slowest * float64(time.Second))
 }
 
 // boundSweep is for how long a node may have flows whose end it knows, or may not yet

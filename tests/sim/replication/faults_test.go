@@ -27,6 +27,10 @@ func faults() []fault {
 		{"link stalls", (*world).linkStalls},
 		{"link is slow", (*world).linkSlow},
 		{"burst", func(w *world, _ time.Duration) { w.burst(100 + w.rng.IntN(200)) }},
+		{"flows that end at once", func(w *world, _ time.Duration) {
+			w.burst(50)
+			w.after(51*time.Millisecond, func() { w.evict(0) })
+		}},
 		{"process waits", (*world).freeze},
 		{"process waits in a burst", func(w *world, length time.Duration) {
 			w.freeze(length)
@@ -304,7 +308,7 @@ func (w *world) refuse(length time.Duration) {
 func (w *world) evict(time.Duration) {
 	k := w.nodes[w.rng.IntN(2)].kernel
 	var some []*entry
-	share := pick(w, 0.05, 0.5, 1)
+	share := pick(w, 0.05, 0.5, 1.0)
 	k.each(func(e *entry) {
 		if w.chance(share) && e.flow.Original.Source != nodeAddress(k.id) {
 			some = append(some, e)

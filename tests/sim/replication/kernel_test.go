@@ -206,9 +206,7 @@ func (k *kernel) remove(e *entry) {
 	last := p[len(p)-1]
 	p[e.place], last.place = last, e.place
 	k.parts[e.part] = p[:len(p)-1]
-	if !k.w.nodes[k.id].master {
-		k.gone[identify(&e.flow)] = k.w.now
-	}
+	k.gone[identify(&e.flow)] = k.w.now
 }
 
 // end is what the kernel does by itself: the flow goes, and that is reported.

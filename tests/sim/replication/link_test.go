@@ -8,8 +8,6 @@ import (
 )
 
 const (
-	// sendBuffer is how many bytes a stream takes before it blocks its writer.
-	sendBuffer = 96 << 10
 	// silenceLimit is after how long a silent stream counts as broken.
 	silenceLimit   = 900 * time.Millisecond
 	reconnectDelay = 250 * time.Millisecond

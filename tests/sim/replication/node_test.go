@@ -350,7 +350,7 @@ func (n *node) send() bool {
 	}
 	n.control = nil
 	now := w.clock()
-	for c.pending[1-n.id]+len(out) < sendBuffer {
+	for c.pending[1-n.id]+len(out) < w.tuning.sendBuffer {
 		f, ok := n.sender.Next(now)
 		if !ok {
 			if n.sender.Backlog() == 0 {
@@ -373,7 +373,7 @@ func (n *node) send() bool {
 func (n *node) rest() {
 	w := n.w
 	var at time.Time
-	if n.stream == nil || n.stream.pending[1-n.id] < sendBuffer {
+	if n.stream == nil || n.stream.pending[1-n.id] < w.tuning.sendBuffer {
 		at = n.sender.Deadline()
 	}
 	if d := n.receiver.Deadline(); !d.IsZero() && (at.IsZero() || d.Before(at)) {

@@ -33,6 +33,8 @@ type tuning struct {
 	// stream.
 	frozenMax time.Duration
 	slowest   float64
+	// sendBuffer is how many bytes a stream takes before it blocks its writer.
+	sendBuffer int
 }
 
 func (w *world) draw() {
@@ -47,7 +49,7 @@ func (w *world) draw() {
 	}
 	spacing := ms(200, 1000)
 	interval := ms(2000, 4000)
-	queue := pick(w, 200, 1000, 65536)
+	queue := pick(w, 60, 200, 65536)
 	t.sender = conntracksync.SenderConfig{
 		Timeouts: t.timeouts, DigestInterval: ms(500, 4000), PassInterval: interval, PassSpacing: spacing,
 		TrimDelay: ms(500, 3000), TrimRate: pick(w, 300, 100_000), Hold: ms(1, 20), HoldLimit: pick(w, 4, 64, 8192),
@@ -68,6 +70,7 @@ func (w *world) draw() {
 	t.feedsFirst, t.feedsBoth = w.chance(0.5), w.chance(0.3)
 	t.repliesFirst = w.chance(0.5)
 	t.frozenMax = 600 * time.Millisecond
+	t.sendBuffer = pick(w, 2<<10, 32<<10, 96<<10)
 	t.slowest = 100 << 10
 	w.link = link{delay: w.between(50*time.Microsecond, 5*time.Millisecond), speed: pick(w, 1e6, 1e7, 1e8)}
 	w.clients = clients{sessions: map[identity]*session{}, rate: pick(w, 3.0, 10, 20)}
