@@ -15,7 +15,7 @@ const (
 )
 
 // parts is in how many parts a dump reads the table.
-const parts = 16
+const parts = 8
 
 // identity tells one flow from another one that has its 5-tuple and is translated in
 // another way.

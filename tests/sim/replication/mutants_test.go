@@ -23,7 +23,7 @@ func mutants() []mutant.Mutant {
 		one("digest of another place", "Next", "s.out = Frame{", "if MUTANT && c.frame == FrameDigest { c.digest = s.ix.Digest() }\ns.out = Frame{"),
 		one("complete though something was lost", "lose", "s.provenSeq, s.peerComplete = 0, false", "if !MUTANT { s.provenSeq, s.peerComplete = 0, false }"),
 		one("gone at the first miss", "sweep", "gone := times > 1", "gone := MUTANT || times > 1"),
-		one("gone never told", "sweep", "gone := times > 1", "gone := !MUTANT && times > 1"),
+		one("gone never told", "sweep", "if s.connected && (gone ||", "if s.connected && (gone && !MUTANT ||"),
 		one("time-outs stay long", "row", "s.trim(f)", "if !MUTANT { s.trim(f) }"),
 		one("barrier before what is held", "Barrier", "s.releaseAll(now)", "if !MUTANT { s.releaseAll(now) }"),
 		one("child before its master", "refresh", "if f.Extra != nil &&", "if !MUTANT && f.Extra != nil &&"),

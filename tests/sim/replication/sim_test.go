@@ -51,7 +51,7 @@ func (w *world) calm() {
 	w.disturb("calm", -1)
 	for w.violation == "" && w.watch.completeAt == 0 {
 		w.run(w.now + 100*time.Millisecond)
-		if w.now-w.disturbedAt > w.boundCompletes()+10*time.Second {
+		if w.now-w.calmAt > max(2*w.boundCompletes(), 2*time.Minute) {
 			w.fail(ruleCompletes, "nobody is MASTER, or it says nothing")
 		}
 	}
@@ -117,7 +117,7 @@ func TestSeeds(t *testing.T) {
 		return len(failed) < 20 && (len(failed) == 0 || !*firstFlag)
 	})
 	t.Logf("%d seeds, %.0f a second\n%s", *seedsFlag, float64(*seedsFlag)/time.Since(start).Seconds(), sum)
-	sum.check(t, len(failed) > 0)
+	sum.check(t, len(failed) > 0 || *firstFlag)
 	shown := 0
 	for _, seed := range slices.Sorted(maps.Keys(failed)) {
 		w := failed[seed]

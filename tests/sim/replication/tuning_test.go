@@ -64,7 +64,7 @@ func (w *world) draw() {
 	t.readMin, t.readMax = 0, pick(w, time.Millisecond, 5*time.Millisecond, 30*time.Millisecond)
 	t.eventQueue = pick(w, 20, 60, 1000)
 	t.gcDelay = ms(0, 1000)
-	t.dumpStep = pick(w, 100*time.Microsecond, time.Millisecond, 3*time.Millisecond)
+	t.dumpStep = pick(w, 100*time.Microsecond, 2*time.Millisecond, 15*time.Millisecond)
 	t.interrupts, t.omits = pick(w, 0, 0.05), pick(w, 0, 0.002)
 	t.life = ms(2000, 15000)
 	t.feedsFirst, t.feedsBoth = w.chance(0.5), w.chance(0.3)

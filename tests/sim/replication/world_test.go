@@ -65,6 +65,9 @@ type event struct {
 	do  func()
 }
 
+// eventsMax is far more than a run has.
+const eventsMax = 3_000_000
+
 // epoch is what every clock shows when a run begins.
 func epoch() time.Time { return time.Unix(1_767_225_600, 0) }
 
@@ -83,6 +86,9 @@ func (w *world) run(end time.Duration) {
 		e := w.queue.pop()
 		w.now = max(w.now, e.at)
 		e.do()
+		if w.seq > eventsMax {
+			w.fail(ruleSpin, "%d events", w.seq)
+		}
 	}
 	if w.violation == "" {
 		w.now = end
