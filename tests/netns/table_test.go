@@ -27,6 +27,11 @@ type tracked struct {
 	status conntracksync.Status
 	mark   uint32
 	tcp    conntracksync.TCPState
+	sctp   conntracksync.SCTPInfo
+	// helper, adjusted and child are what helpers have made of it.
+	helper   string
+	adjusted [2]conntracksync.SequenceAdjustment
+	child    bool
 }
 
 // table is a node's connection tracking table without the node's own flows.
@@ -69,7 +74,12 @@ func (t table) add(f *conntracksync.Flow) error {
 	if slices.Contains(own, f.Original.Source) || slices.Contains(own, f.Original.Destination) || f.Original.Destination.IsMulticast() {
 		return nil
 	}
-	t.flows[f.Key] = tracked{reply: f.Reply, status: f.Status & judged, mark: f.Mark, tcp: f.TCP.State}
+	it := tracked{reply: f.Reply, status: f.Status & judged, mark: f.Mark, tcp: f.TCP.State}
+	if x := f.Extra; x != nil {
+		it.sctp, it.helper, it.child = x.SCTP, x.Helper, x.HasMaster
+		it.adjusted = [2]conntracksync.SequenceAdjustment{x.AdjustOriginal, x.AdjustReply}
+	}
+	t.flows[f.Key] = it
 	t.timeouts[f.Key] = f.Timeout
 	return nil
 }
