@@ -12,5 +12,5 @@
 // not confirmed, hold nothing and count them; see [Counts].
 //
 // Whatever fails lets the packets pass: nobody on the socket, a full queue, a full
-// socket. What waits when the socket closes is dropped by the kernel.
+// socket, a closed one. What waits when the process dies is dropped by the kernel.
 package nfqueue

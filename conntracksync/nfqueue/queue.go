@@ -71,6 +71,8 @@ type Queue struct {
 	conn   *netlink.Conn
 	raw    syscall.RawConn
 	closed atomic.Bool
+	// last is the number of the packet that Receive returned last.
+	last atomic.Uint32
 
 	// Arguments and results of onRead and onWrite, which are made once because a
 	// closure for each call would be an allocation for each packet.
@@ -159,6 +161,11 @@ func (q *Queue) appendHeader(b []byte) []byte {
 // numbers, in the order in which they wait. The error is ctx's, [ErrClosed], or that
 // of a broken socket.
 func (q *Queue) Receive(ctx context.Context, ids []uint32) (n int, err error) {
+	defer func() {
+		if n > 0 {
+			q.last.Store(ids[n-1])
+		}
+	}()
 	stop := context.AfterFunc(ctx, func() {
 		_ = q.conn.SetReadDeadline(time.Unix(1, 0)) // a closed socket needs no wake-up
 	})
@@ -250,16 +257,7 @@ func align(n int) int { return (n + 3) &^ 3 }
 // Release lets the packet with the number last and all before it go on. They are sent
 // before it returns.
 func (q *Queue) Release(last uint32) error {
-	const length = messageHeaderLength + nfgenLength + attrHeaderLength + 8
-	b := binary.NativeEndian.AppendUint32(q.out[:0], length)
-	b = binary.NativeEndian.AppendUint16(b, messageVerdictBatch)
-	b = binary.NativeEndian.AppendUint16(b, unix.NLM_F_REQUEST)
-	b = append(b, 0, 0, 0, 0, 0, 0, 0, 0)
-	b = q.appendHeader(b)
-	b = binary.NativeEndian.AppendUint16(b, attrHeaderLength+8)
-	b = binary.NativeEndian.AppendUint16(b, attrVerdictHeader)
-	b = binary.BigEndian.AppendUint32(b, verdictAccept)
-	q.out = binary.BigEndian.AppendUint32(b, last)
+	q.out = q.appendRelease(q.out[:0], last)
 	err := q.raw.Write(q.onWrite)
 	if err == nil {
 		err = q.writeErr
@@ -273,6 +271,24 @@ func (q *Queue) Release(last uint32) error {
 	return fmt.Errorf("release packets of queue %d: %w", q.number, err)
 }
 
+func (q *Queue) appendRelease(b []byte, last uint32) []byte {
+	const length = attrHeaderLength + 8
+	b = q.appendMessage(b, messageVerdictBatch, length)
+	b = binary.NativeEndian.AppendUint16(b, length)
+	b = binary.NativeEndian.AppendUint16(b, attrVerdictHeader)
+	b = binary.BigEndian.AppendUint32(b, verdictAccept)
+	return binary.BigEndian.AppendUint32(b, last)
+}
+
+// appendMessage appends the headers of a message with attributes of a length.
+func (q *Queue) appendMessage(b []byte, kind uint16, length int) []byte {
+	b = binary.NativeEndian.AppendUint32(b, uint32(messageHeaderLength+nfgenLength+length))
+	b = binary.NativeEndian.AppendUint16(b, kind)
+	b = binary.NativeEndian.AppendUint16(b, unix.NLM_F_REQUEST)
+	b = append(b, 0, 0, 0, 0, 0, 0, 0, 0)
+	return q.appendHeader(b)
+}
+
 func (q *Queue) write(fd uintptr) bool {
 	for {
 		_, q.writeErr = unix.Write(int(fd), q.out)
@@ -283,11 +299,42 @@ func (q *Queue) write(fd uintptr) bool {
 	}
 }
 
-// Close unbinds the queue: rules let packets pass from now on. The kernel drops those
-// that wait.
+// Close lets all packets that wait go on and unbinds the queue: rules let packets pass
+// from now on.
 func (q *Queue) Close() error {
 	if q.closed.Swap(true) {
 		return nil
 	}
-	return q.conn.Close()
+	// A queue without room lets packets pass that come after the last release, which
+	// the kernel would drop with the socket.
+	full := netlink.Attribute{Type: configLength, Data: make([]byte, 4)}
+	err := q.writeBehind(full)
+	const beyondAll = 1 << 30 // the kernel compares the numbers as they wrap around
+	if err == nil {
+		err = q.send(q.appendRelease(nil, q.last.Load()+beyondAll))
+	}
+	if err != nil {
+		err = fmt.Errorf("let the packets of queue %d go: %w", q.number, err)
+	}
+	return errors.Join(err, q.conn.Close())
+}
+
+// writeBehind configures the queue without waiting for the kernel's answer, which
+// Receive skips.
+func (q *Queue) writeBehind(attr netlink.Attribute) error {
+	data, err := netlink.MarshalAttributes([]netlink.Attribute{attr})
+	if err != nil {
+		return err
+	}
+	b := q.appendMessage(nil, messageConfig, len(data))
+	return q.send(append(b, data...))
+}
+
+// send is for what is not worth an onWrite of its own.
+func (q *Queue) send(b []byte) (err error) {
+	writeErr := q.raw.Write(func(fd uintptr) bool {
+		_, err = unix.Write(int(fd), b)
+		return true
+	})
+	return errors.Join(writeErr, err)
 }
