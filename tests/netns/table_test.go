@@ -74,7 +74,7 @@ func (t table) add(f *conntracksync.Flow) error {
 	if slices.Contains(own, f.Original.Source) || slices.Contains(own, f.Original.Destination) || f.Original.Destination.IsMulticast() {
 		return nil
 	}
-	it := tracked{reply: f.Reply, status: f.Status & judged, mark: f.Mark, tcp: f.TCP.State}
+	it := tracked{reply: f.Reply, status: f.Status & judged, mark: f.Mark, tcp: phase(f.TCP.State)}
 	if x := f.Extra; x != nil {
 		it.sctp, it.helper, it.child = x.SCTP, x.Helper, x.HasMaster
 		it.adjusted = [2]conntracksync.SequenceAdjustment{x.AdjustOriginal, x.AdjustReply}
@@ -82,6 +82,19 @@ func (t table) add(f *conntracksync.Flow) error {
 	t.flows[f.Key] = it
 	t.timeouts[f.Key] = f.Timeout
 	return nil
+}
+
+// phase is the first of the states that are as good as one another: which side has
+// closed already decides of a closing connection's remaining life, and of no packet.
+func phase(s conntracksync.TCPState) conntracksync.TCPState {
+	switch s {
+	case conntracksync.TCPFinWait, conntracksync.TCPCloseWait, conntracksync.TCPLastAck:
+		return conntracksync.TCPFinWait
+	case conntracksync.TCPTimeWait, conntracksync.TCPClose:
+		return conntracksync.TCPTimeWait
+	case conntracksync.TCPNone, conntracksync.TCPSynSent, conntracksync.TCPSynReceived, conntracksync.TCPEstablished, conntracksync.TCPSynSent2:
+	}
+	return s
 }
 
 // without lists the flows of t that other does not hold.
