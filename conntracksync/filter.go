@@ -31,8 +31,8 @@ const (
 	// SkipFeature is a flow that the peer's version cannot create: it is not told of
 	// the tags without which SCTP packets are invalid.
 	SkipFeature
-	// SkipHandshake is a TCP flow that nobody has answered yet: the client
-	// repeats its SYN anyway.
+	// SkipHandshake is a TCP flow that nobody has answered yet, without a helper and of
+	// no helper's making: the client repeats its SYN anyway.
 	SkipHandshake
 	// SkipClash is a UDP flow of clash resolution; it lives for a second.
 	SkipClash
@@ -146,10 +146,17 @@ func passing(f *Flow) Skip {
 		return SkipClash
 	case f.Status&StatusDying != 0:
 		return SkipDying
+	case f.related():
 	case unanswered(f), f.Protocol == protocolTCP && !f.HasTCP && f.Status&StatusSeenReply == 0:
 		return SkipHandshake
 	}
 	return SkipNone
+}
+
+// related tells that the flow has a helper or a master. Only its first report says so, so
+// that it cannot wait for an answer.
+func (f *Flow) related() bool {
+	return f.Extra != nil && (f.Extra.HasMaster || f.Extra.Helper != "")
 }
 
 func unanswered(f *Flow) bool {

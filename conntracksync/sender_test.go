@@ -70,6 +70,10 @@ func TestSenderSkips(t *testing.T) {
 		"dying":              {with(func(f *Flow) { f.Status |= StatusDying }), SkipDying},
 		"SYN":                {with(func(f *Flow) { f.Status, f.TCP.State = StatusConfirmed, TCPSynSent }), SkipHandshake},
 		"no reply, no state": {with(func(f *Flow) { f.Status, f.HasTCP, f.TCP = StatusConfirmed, false, TCPInfo{} }), SkipHandshake},
+		"SYN with helper":    {with(func(f *Flow) { f.Status, f.TCP.State, f.Extra = StatusConfirmed, TCPSynSent, &Extra{Helper: "ftp"} }), SkipNone},
+		"SYN of a child": {with(func(f *Flow) {
+			f.Status, f.TCP.State, f.Extra = StatusConfirmed, TCPSynSent, &Extra{Master: f.Key, HasMaster: true}
+		}), SkipNone},
 		"picked up":          {with(func(f *Flow) { f.Status = StatusConfirmed }), SkipNone},
 		"no address":         {Flow{}, SkipInvalid},
 		"no reply direction": {with(func(f *Flow) { f.Reply = Tuple{} }), SkipInvalid},

@@ -81,6 +81,7 @@ type replication struct {
 	applied ctnetlink.Result
 	dumping bool
 	samples samples
+	masters masters
 	// first is nil if no network holds first packets.
 	first *firstPackets
 	// overrun tells that events were lost and the queue is not yet empty; eventsAt is
@@ -245,6 +246,7 @@ func (r *replication) takeEvents(events []conntracksync.Event, overrun bool, mar
 	for i := range events {
 		if r.role.master {
 			r.sender.Event(now, &events[i])
+			r.masters.note(now, &events[i])
 		} else {
 			r.receiver.Event(now, &events[i])
 		}

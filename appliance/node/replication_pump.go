@@ -69,6 +69,7 @@ func (r *replication) gather(ctx context.Context, out *outgoing) time.Duration {
 	if now.Sub(r.eventsAt) > settleTime {
 		r.repair(now)
 	}
+	r.readMasters(now)
 	r.startDumps(ctx, now)
 	r.verify(now)
 	r.count(now)
@@ -81,7 +82,7 @@ func (r *replication) gather(ctx context.Context, out *outgoing) time.Duration {
 		r.gatherFrames(now, out)
 	}
 	wait := idleInterval
-	for _, at := range []time.Time{r.sender.Deadline(), r.receiver.Deadline(), r.firstDeadline()} {
+	for _, at := range []time.Time{r.sender.Deadline(), r.receiver.Deadline(), r.firstDeadline(), r.masters.deadline()} {
 		if !at.IsZero() {
 			wait = min(wait, max(at.Sub(now), 0))
 		}

@@ -66,24 +66,11 @@ func (w *Writer) Verify(flows []conntracksync.Flow) ([]Mismatch, error) {
 	var wrong []Mismatch
 	for first := 0; first < len(flows); first += batchOps {
 		part := flows[first:min(first+batchOps, len(flows))]
-		ops := make([]conntracksync.Op, len(part))
-		attempts := make([]attempt, len(part))
-		got := make([]conntracksync.Flow, len(part))
-		w.enc.reset()
-		w.base, w.count = w.sequence+1, 0
-		for i := range part {
-			ops[i].Flow = part[i]
-			attempts[i] = attempt{op: &ops[i], seen: &got[i]}
-			w.enc.get(&part[i].Key, w.next(&attempts[i]))
-		}
-		w.enc.acknowledge()
-		if err := w.exchange(); err != nil {
+		attempts, err := w.get(part)
+		if err != nil {
 			return wrong, fmt.Errorf("verify %d conntrack flows: %w", len(part), err)
 		}
 		for i := range part {
-			if errno := w.errnos[i]; errno != 0 && errno != unix.ENOENT {
-				return wrong, fmt.Errorf("verify conntrack flow: %w", errno)
-			}
 			if m, ok := compare(&part[i], &attempts[i]); !ok {
 				m.Index = first + i
 				wrong = append(wrong, m)
@@ -91,6 +78,54 @@ func (w *Writer) Verify(flows []conntracksync.Flow) ([]Mismatch, error) {
 		}
 	}
 	return wrong, nil
+}
+
+// Lookup reads the flows with the given keys as the kernel has them; those that it does
+// not have are left out.
+func (w *Writer) Lookup(keys []conntracksync.Key) ([]conntracksync.Flow, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var flows []conntracksync.Flow
+	for first := 0; first < len(keys); first += batchOps {
+		part := make([]conntracksync.Flow, min(batchOps, len(keys)-first))
+		for i := range part {
+			part[i].Key = keys[first+i]
+		}
+		attempts, err := w.get(part)
+		if err != nil {
+			return flows, fmt.Errorf("look up %d conntrack flows: %w", len(part), err)
+		}
+		for i := range attempts {
+			if a := &attempts[i]; a.found != foundNone && a.seen.Key == part[i].Key {
+				flows = append(flows, *a.seen)
+			}
+		}
+	}
+	return flows, nil
+}
+
+// get reads the entries that hold the flows' original tuples.
+func (w *Writer) get(flows []conntracksync.Flow) ([]attempt, error) {
+	ops := make([]conntracksync.Op, len(flows))
+	attempts := make([]attempt, len(flows))
+	got := make([]conntracksync.Flow, len(flows))
+	w.enc.reset()
+	w.base, w.count = w.sequence+1, 0
+	for i := range flows {
+		ops[i].Flow = flows[i]
+		attempts[i] = attempt{op: &ops[i], seen: &got[i]}
+		w.enc.get(&flows[i].Key, w.next(&attempts[i]))
+	}
+	w.enc.acknowledge()
+	if err := w.exchange(); err != nil {
+		return nil, err
+	}
+	for i := range flows {
+		if errno := w.errnos[i]; errno != 0 && errno != unix.ENOENT {
+			return nil, errno
+		}
+	}
+	return attempts, nil
 }
 
 // compare returns what differs between want and what a's get has seen.
