@@ -44,6 +44,8 @@ type watch struct {
 	spinAt      time.Duration
 	// passes has when the last two readings of a node's table began.
 	passes [2][2]time.Duration
+	// calm counts those that began when nothing went wrong any more.
+	calm [2]int
 	// trimmed is when the time-outs of a new MASTER were put right, trimmedBy the
 	// reading that led to that.
 	trimmed   [2]time.Duration
@@ -67,6 +69,10 @@ type counters struct {
 
 func (n *node) counters() counters { return counters{n.sender.Stats(), n.receiver.Stats()} }
 
+// calmPasses is after how many readings nothing is left of a fault: two take out what the
+// table has too much, and the third finds what came meanwhile in the place of such a flow.
+const calmPasses = 3
+
 // spin notes a wake-up for nothing; too many at one time are a loop.
 func (x *watch) spin(n *node) bool {
 	if n.w.now-x.spinAt > time.Millisecond {
@@ -78,6 +84,9 @@ func (x *watch) spin(n *node) bool {
 
 // passed notes that a reading of the table came to its end.
 func (x *watch) passed(n *node, d *dump) {
+	if n.w.phase != phaseFaults && d.began >= n.w.calmAt {
+		x.calm[n.id]++
+	}
 	x.passes[n.id] = [2]time.Duration{x.passes[n.id][1], d.began}
 	if d.sender && n.master && d.began >= n.promotedAt+n.w.tuning.sender.TrimDelay && x.trimmed[n.id] < n.promotedAt {
 		x.trimmed[n.id], x.trimmedFrom[n.id], x.trimmedBy[n.id] = n.w.now, d.began, d.number
@@ -283,8 +292,7 @@ func (w *world) staleWindows(n *node, e *entry) {
 // time.
 func (w *world) look(n *node) {
 	t := &w.tuning
-	s := &w.oracle.sides[n.id]
-	s.watchOverflows(n)
+	w.watchOverflows(n)
 	if limit := t.sender.QueueLimit + t.sender.HoldLimit + dumpBatch; n.sender.Backlog() > limit {
 		w.fail(ruleBounds, "%s has %d records waiting, bound %d", nodeName(n.id), n.sender.Backlog(), limit)
 	}
@@ -383,14 +391,14 @@ func (w *world) checkStaysComplete(n *node, complete bool) {
 		if x.completeAt > 0 && w.disturbedAt > x.completeAt {
 			x.completeAt = 0 // the kernel's queue was full, say
 		} else if x.completeAt > 0 {
-			w.fail(ruleCompletes, "it was at %v and is not any more", x.completeAt)
+			w.fail(ruleCompletes, "it was at %v and is not any more (trusted %v, %d overflows, peer complete %v)", x.completeAt, n.ix.Trusted(), n.sender.Stats().Overflows, n.other().receiver.Complete())
 		} else if w.now-w.disturbedAt > w.boundCompletes() {
 			w.fail(ruleCompletes, "it is not, %v after the last trouble", w.now-w.disturbedAt)
 		}
 		return
 	}
 	if x.completeAt == 0 {
-		if x.passes[0][1] < w.calmAt || x.passes[1][1] < w.calmAt {
+		if min(x.calm[0], x.calm[1]) < calmPasses {
 			return // a pass may find what a fault has left
 		}
 		x.completeAt = w.now
@@ -421,7 +429,7 @@ func (w *world) askBarrier(n *node) {
 	s := &w.oracle.sides[n.id]
 	n.readAll()
 	n.sender.Barrier(w.clock())
-	s.watchOverflows(n)
+	w.watchOverflows(n)
 	s.barrier, s.asked = map[identity]fact{}, true
 	for id, f := range s.fed {
 		s.barrier[id] = f

@@ -203,14 +203,16 @@ func (w *world) fed(n *node, r *report) {
 	if e.Flow.Protocol == protocolTCP && !e.Flow.HasTCP && e.Flow.Status&conntracksync.StatusSeenReply == 0 {
 		return
 	}
-	s.watchOverflows(n)
+	w.watchOverflows(n)
 	s.fed[id] = class(&e.Flow)
 }
 
 // watchOverflows forgets what the queue has dropped.
-func (s *side) watchOverflows(n *node) {
+func (w *world) watchOverflows(n *node) {
+	s := &w.oracle.sides[n.id]
 	if o := n.sender.Stats().Overflows; o != s.overflows {
 		s.overflows = o
+		w.disturb("overflow", n.id)
 		s.forgetEvents()
 	}
 }

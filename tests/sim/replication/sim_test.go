@@ -51,7 +51,7 @@ func (w *world) calm() {
 	w.disturb("calm", -1)
 	for w.violation == "" && w.watch.completeAt == 0 {
 		w.run(w.now + 100*time.Millisecond)
-		if w.now-w.calmAt > max(2*w.boundCompletes(), 2*time.Minute) {
+		if w.now-w.calmAt > max(2*w.boundCompletes()+4*w.passGap(), 2*time.Minute) {
 			w.fail(ruleCompletes, "nobody is MASTER, or it says nothing")
 		}
 	}
