@@ -65,7 +65,13 @@ func (c *coordinator) measure(ctx context.Context) error {
 		}
 	}
 	if c.has(partStress) {
-		return c.endure(ctx)
+		if err := c.endure(ctx); err != nil {
+			return err
+		}
+		c.dismiss()
+	}
+	if c.has(partReplication) {
+		return c.measureReplication(ctx)
 	}
 	return nil
 }

@@ -37,11 +37,24 @@ type keepalived struct {
 	*lab.Lab
 	advert setting
 	dir    string
+	// mode is how sessions are replicated.
+	mode mode
 
 	mu sync.Mutex
 	// daemons are the first processes that were started on a node last.
 	daemons map[string][]*daemon
 }
+
+// mode is a way to run conntrackd.
+type mode int
+
+const (
+	// usual is a configuration as its manual shows it.
+	usual mode = iota
+	// large is one for many sessions, direct one that has no external cache, too.
+	large
+	direct
+)
 
 // daemon is a process of a node.
 type daemon struct {
@@ -49,13 +62,13 @@ type daemon struct {
 	ended chan struct{}
 }
 
-func newKeepalived(ctx context.Context, advert setting, dir string) (*keepalived, error) {
+func newKeepalived(ctx context.Context, advert setting, dir string, how mode) (*keepalived, error) {
 	for _, program := range []string{keepalivedProgram, conntrackdProgram} {
 		if _, err := os.Stat(program); err != nil {
 			return nil, fmt.Errorf("find %s: install the Debian packages keepalived and conntrackd: %w", program, err)
 		}
 	}
-	k := &keepalived{advert: advert, dir: dir, daemons: make(map[string][]*daemon)}
+	k := &keepalived{advert: advert, dir: dir, mode: how, daemons: make(map[string][]*daemon)}
 	var err error
 	k.Lab, err = lab.New(ctx, lab.Options{Dir: dir, Start: k.start})
 	return k, err
@@ -73,16 +86,24 @@ func (k *keepalived) start(ctx context.Context, node string) error {
 	if err := k.Namespace(node).Run(boot); err != nil {
 		return fmt.Errorf("boot node %s: %w: %s", node, err, bytes.TrimSpace(said.Bytes()))
 	}
+	k.mu.Lock()
+	k.daemons[node] = nil
+	k.mu.Unlock()
+	if err := k.startReplication(ctx, node); err != nil {
+		return err
+	}
+	return k.startElection(node)
+}
+
+// startReplication starts conntrackd and waits until it takes commands.
+func (k *keepalived) startReplication(ctx context.Context, node string) error {
 	// It removes its socket and its lock when it ends in order only.
 	for _, left := range []string{"conntrackd.ctl", "conntrackd.lock"} {
 		if err := os.Remove(k.path(node, left)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("remove what a killed conntrackd left on node %s: %w", node, err)
 		}
 	}
-	k.mu.Lock()
-	k.daemons[node] = nil
-	k.mu.Unlock()
-	if err := k.spawn(node, exec.Command(conntrackdProgram, "-C", k.path(node, "conntrackd.conf"))); err != nil {
+	if err := k.spawn(node, exec.Command(conntrackdProgram, "-C", k.path(node, k.replicationConf()))); err != nil {
 		return err
 	}
 	// The scripts that keepalived runs need its socket.
@@ -93,7 +114,14 @@ func (k *keepalived) start(ctx context.Context, node string) error {
 	if err != nil {
 		return fmt.Errorf("wait for conntrackd on node %s: %w", node, err)
 	}
-	return k.startElection(node)
+	return nil
+}
+
+func (k *keepalived) replicationConf() string {
+	if k.mode == usual {
+		return "conntrackd.conf"
+	}
+	return "replication.conf"
 }
 
 func (k *keepalived) startElection(node string) error {
@@ -142,6 +170,9 @@ type fileValues struct {
 	Addresses                    []link
 	Ignore                       []string
 	Gateway, NATAddress, LAN     string
+	// Replication is conntrackd's configuration, which may be Direct.
+	Replication string
+	Direct      bool
 }
 
 func (k *keepalived) values(node string) fileValues {
@@ -154,6 +185,7 @@ func (k *keepalived) values(node string) fileValues {
 			"10.255.0.1", "10.255.0.2", "10.0.0.2", "10.0.0.3", "203.0.113.11", "203.0.113.12", lab.ClientGateway, lab.NATAddress,
 		},
 		Gateway: lab.UplinkGateway, NATAddress: lab.NATAddress, LAN: "10.0.0.0/24",
+		Replication: k.replicationConf(), Direct: k.mode == direct,
 	}
 	// Where nothing is set, the default settings are measured, of the priority, too.
 	if interval := k.advert.interval(); interval != 0 {
@@ -253,24 +285,32 @@ func (k *keepalived) ready(ctx context.Context) error {
 
 // replicated asks conntrackd how many flows it holds for its peer.
 func (k *keepalived) replicated(ctx context.Context, node string) (int, error) {
-	out, err := exec.CommandContext(ctx, conntrackdProgram, "-C", k.path(node, "conntrackd.conf"), "-s", "cache").Output()
+	said, err := k.cacheStatistics(ctx, node)
 	if err != nil {
-		return 0, fmt.Errorf("ask conntrackd on node %s for its cache: %w", node, err)
+		return 0, err
 	}
-	return externalFlows(string(out))
+	return cachedFlows(said, "external")
 }
 
-// externalFlows reads the number of active flows of the external cache out of what
-// conntrackd says.
-func externalFlows(said string) (int, error) {
-	_, after, ok := strings.Cut(said, "cache:external")
+func (k *keepalived) cacheStatistics(ctx context.Context, node string) (string, error) {
+	out, err := exec.CommandContext(ctx, conntrackdProgram, "-C", k.path(node, k.replicationConf()), "-s", "cache").Output()
+	if err != nil {
+		return "", fmt.Errorf("ask conntrackd on node %s for its caches: %w", node, err)
+	}
+	return string(out), nil
+}
+
+// cachedFlows reads the number of active flows of the internal or external cache out
+// of what conntrackd says.
+func cachedFlows(said, cache string) (int, error) {
+	_, after, ok := strings.Cut(said, "cache:"+cache)
 	if ok {
 		_, after, ok = strings.Cut(after, "active/total entries:")
 	}
 	if fields := strings.Fields(strings.ReplaceAll(after, "/", " ")); ok && len(fields) > 0 {
 		return strconv.Atoi(fields[0])
 	}
-	return 0, fmt.Errorf("conntrackd says nothing of its external cache: %q", said)
+	return 0, fmt.Errorf("conntrackd says nothing of its %s cache: %q", cache, said)
 }
 
 // masterships counts how often a node became MASTER, by the notes of the scripts.

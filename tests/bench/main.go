@@ -32,6 +32,9 @@ func run(arguments []string) error {
 	if len(arguments) == 2 && arguments[0] == "loop" {
 		return loop(arguments[1])
 	}
+	if len(arguments) > 0 && arguments[0] == "generate" {
+		return generate(arguments[1:], os.Stdout)
+	}
 	p, err := parsePlan(arguments, os.Stderr)
 	if err != nil {
 		return err
@@ -58,10 +61,14 @@ func enterAndWork(arguments []string) error {
 
 // The parts of the benchmark.
 const (
-	partFaults = "faults"
-	partCPU    = "cpu"
-	partStress = "stress"
+	partFaults      = "faults"
+	partCPU         = "cpu"
+	partStress      = "stress"
+	partReplication = "replication"
 )
+
+// partNames are the parts in their order.
+func partNames() []string { return []string{partFaults, partCPU, partStress, partReplication} }
 
 // plan is what to measure.
 type plan struct {
@@ -75,10 +82,14 @@ type plan struct {
 	// stressAdvert and loops are the conditions of the stress.
 	stressAdvert setting
 	loops        int
-	binary       string
-	results      string
-	table        string
-	logs         string
+	// replicators are the products whose replication is compared, quick leaves out what
+	// takes long.
+	replicators []string
+	quick       bool
+	binary      string
+	results     string
+	table       string
+	logs        string
 }
 
 // has tells whether a part is wanted.
@@ -90,7 +101,7 @@ func parsePlan(arguments []string, complaints io.Writer) (plan, error) {
 	names := faultNames()
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(complaints)
-	parts := flags.String("parts", "faults,cpu,stress", "what to measure; empty only makes the table anew")
+	parts := flags.String("parts", strings.Join(partNames(), ","), "what to measure; empty only makes the table anew")
 	products := flags.String("systems", strings.Join(systems(), ","), "the products")
 	intervals := flags.String("intervals", "10ms,100ms,default", "the advertisement intervals")
 	broken := flags.String("faults", strings.Join(names, ","), "the faults")
@@ -99,6 +110,8 @@ func parsePlan(arguments []string, complaints io.Writer) (plan, error) {
 	flags.DurationVar(&p.stress, "stress", 10*time.Minute, "for how long the busy loops run")
 	stressAdvert := flags.String("stress-interval", "10ms", "the advertisement interval under busy loops")
 	flags.IntVar(&p.loops, "loops", 4, "the number of busy loops")
+	replication := flags.String("replicators", strings.Join(replicators(), ","), "the products whose replication is compared")
+	flags.BoolVar(&p.quick, "quick", false, "measure the replication in a few minutes, with fewer sessions and for a shorter time")
 	flags.StringVar(&p.binary, "tandem", "bin/tandem", "the program under test")
 	flags.StringVar(&p.results, "results", "docs/benchmark.jsonl", "the file of results")
 	flags.StringVar(&p.table, "table", "docs/benchmark.md", "the document with the table")
@@ -120,9 +133,10 @@ func parsePlan(arguments []string, complaints io.Writer) (plan, error) {
 		return list
 	}
 	if *parts != "" {
-		p.parts = note(parseList("part", *parts, []string{partFaults, partCPU, partStress}))
+		p.parts = note(parseList("part", *parts, partNames()))
 	}
 	p.systems = note(parseList("system", *products, systems()))
+	p.replicators = note(parseList("product", *replication, replicators()))
 	p.faults = note(parseList("fault", *broken, names))
 	for text := range strings.SplitSeq(*intervals, ",") {
 		advert, err := parseSetting(strings.TrimSpace(text))

@@ -69,6 +69,9 @@ type entry struct {
 	Trial   *trial     `json:"trial,omitempty"`
 	CPU     *cpuUse    `json:"cpu,omitempty"`
 	Stress  *endurance `json:"stress,omitempty"`
+	// Load and Sessions are of the replication.
+	Load     *loadUse     `json:"load,omitempty"`
+	Sessions *sessionsUse `json:"sessions,omitempty"`
 }
 
 // machine is what the numbers of a session depend on.

@@ -113,13 +113,16 @@ func TestSoftwareOf(t *testing.T) {
 	}
 }
 
-func TestExternalFlows(t *testing.T) {
+func TestCachedFlows(t *testing.T) {
 	const said = "cache:internal\tactive objects:\t\t1\n\tactive/total entries:\t\t   7/   9\n" +
 		"cache:external\tactive objects:\t\t2\n\tactive/total entries:\t\t   25/   26\n"
-	if n, err := externalFlows(said); n != 25 || err != nil {
+	if n, err := cachedFlows(said, "external"); n != 25 || err != nil {
 		t.Errorf("got %d, %v, want 25", n, err)
 	}
-	if _, err := externalFlows("cache:internal\n\tactive/total entries: 1/1\n"); err == nil {
+	if n, err := cachedFlows(said, "internal"); n != 7 || err != nil {
+		t.Errorf("got %d, %v, want 7", n, err)
+	}
+	if _, err := cachedFlows("cache:internal\n\tactive/total entries: 1/1\n", "external"); err == nil {
 		t.Error("no external cache was no error")
 	}
 }

@@ -64,6 +64,8 @@ type product interface {
 	masterships(ctx context.Context) (uint64, error)
 	inject(ctx context.Context, fault lab.Fault, node string) (time.Time, error)
 	heal(ctx context.Context, fault lab.Fault, node string) error
+	Inject(ctx context.Context, fault lab.Fault, node string) (time.Time, error)
+	Heal(ctx context.Context, fault lab.Fault, node string) error
 }
 
 // stand is a product with clients and a server.
@@ -71,6 +73,8 @@ type stand struct {
 	product
 	binary string
 	server *traffic.Server
+	// loader is made when the replication is measured first.
+	loader *loader
 }
 
 // newStand builds a laboratory, starts the pair and waits until it is ready.
@@ -82,7 +86,11 @@ func newStand(ctx context.Context, name string, advert setting, binary string) (
 	case systemTandem:
 		p, err = newTandem(ctx, advert, dir, binary)
 	case systemKeepalived:
-		p, err = newKeepalived(ctx, advert, dir)
+		p, err = newKeepalived(ctx, advert, dir, usual)
+	case systemConntrackd:
+		p, err = newKeepalived(ctx, advert, dir, large)
+	case systemDirect:
+		p, err = newKeepalived(ctx, advert, dir, direct)
 	default:
 		err = fmt.Errorf("there is no product %q", name)
 	}

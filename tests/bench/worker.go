@@ -21,6 +21,9 @@ type order struct {
 	Fault string        `json:"fault,omitempty"`
 	Over  time.Duration `json:"over_ns,omitempty"`
 	Loops int           `json:"loops,omitempty"`
+	// Rate and Sessions are what the replication has to cope with.
+	Rate     int `json:"rate,omitempty"`
+	Sessions int `json:"sessions,omitempty"`
 }
 
 // What a worker does.
@@ -29,15 +32,19 @@ const (
 	doCPU         = "cpu"
 	doMasterships = "masterships"
 	doLoops       = "loops"
+	doLoad        = "load"
+	doSessions    = "sessions"
 )
 
 // answer is what a worker has to say.
 type answer struct {
-	Error       string   `json:"error,omitempty"`
-	Felt        felt     `json:"felt,omitzero"`
-	CPU         []cpuUse `json:"cpu,omitempty"`
-	Masterships uint64   `json:"masterships,omitempty"`
-	RealTime    []string `json:"real_time,omitempty"`
+	Error       string       `json:"error,omitempty"`
+	Felt        felt         `json:"felt,omitzero"`
+	CPU         []cpuUse     `json:"cpu,omitempty"`
+	Masterships uint64       `json:"masterships,omitempty"`
+	RealTime    []string     `json:"real_time,omitempty"`
+	Load        *loadUse     `json:"load,omitempty"`
+	Sessions    *sessionsUse `json:"sessions,omitempty"`
 }
 
 // workerOptions are the command line of a worker.
@@ -112,10 +119,27 @@ func (s *stand) obey(ctx context.Context, o order) (said answer, err error) {
 		said.Masterships, err = s.masterships(ctx)
 	case doLoops:
 		err = startLoops(o.Loops, o.Over)
+	case doLoad, doSessions:
+		err = s.replicate(ctx, o, &said)
 	default:
 		err = fmt.Errorf("unknown order %q", o.Do)
 	}
 	return said, err
+}
+
+// replicate measures the replication.
+func (s *stand) replicate(ctx context.Context, o order, said *answer) (err error) {
+	if s.loader == nil {
+		if s.loader, err = newLoader(s); err != nil {
+			return err
+		}
+	}
+	if o.Do == doSessions {
+		said.Sessions, err = s.loader.sessions(ctx, o.Sessions)
+		return err
+	}
+	said.Load, err = s.loader.load(ctx, o.Rate, o.Over)
+	return err
 }
 
 // keepLogs copies what the nodes said out of the laboratory.

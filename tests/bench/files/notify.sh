@@ -4,7 +4,7 @@
 dir={{.Dir}}
 
 conntrackd() {
-	/usr/sbin/conntrackd -C "$dir/conntrackd.conf" "$@" >>"$dir/notify.log" 2>&1
+	/usr/sbin/conntrackd -C "$dir/{{.Replication}}" "$@" >>"$dir/notify.log" 2>&1
 }
 
 echo "$1" >>"$dir/transitions"
@@ -13,7 +13,9 @@ exec 9>"$dir/notify.lock"
 flock 9
 case $1 in
 primary)
+	begin=$(date +%s%N)
 	conntrackd -c # what the peer replicated goes into the kernel
+	echo "$begin $(date +%s%N)" >>"$dir/commits"
 	conntrackd -f # both caches are emptied
 	conntrackd -R # what the kernel has goes into the internal cache
 	conntrackd -B # and all of it to the peer
