@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"runtime"
 	"strconv"
 	"time"
 	"unsafe"
@@ -184,11 +185,28 @@ func generate(arguments []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	runtime.LockOSThread()
+	if err := goFirst(); err != nil {
+		return err
+	}
 	start := time.Now()
 	said := generated{}
 	said.Sent, err = sender.pace(start, b)
 	said.Over, said.Error = time.Since(start), sentence(err)
 	return errors.Join(json.NewEncoder(out).Encode(said), unix.Close(sender.socket))
+}
+
+// generatorPriority is above that of the daemons.
+const generatorPriority = 60
+
+// goFirst schedules this thread in real time, so that the packets go before every
+// daemon, as those of a network card do, which the kernel forwards in softirq.
+func goFirst() error {
+	err := unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: generatorPriority}, 0)
+	if err != nil && !errors.Is(err, unix.EPERM) { // without root, it does without
+		return fmt.Errorf("schedule the generator in real time: %w", err)
+	}
+	return nil
 }
 
 // tick is the shortest pause of a generator.

@@ -67,13 +67,14 @@ func (l *loader) startProbe(numbers []uint64) (*probe, error) {
 	return p, nil
 }
 
-// listenToFrames opens a socket that gets all IPv4 frames of a link.
+// listenToFrames opens a socket that gets all frames of a link.
 func listenToFrames(link string) (int, error) {
 	device, err := net.InterfaceByName(link)
 	if err != nil {
 		return 0, fmt.Errorf("find link %s: %w", link, err)
 	}
-	const protocol = unix.ETH_P_IP>>8 | unix.ETH_P_IP<<8&0xff00 // in network byte order
+	// In network byte order. Sockets for all protocols hear what the rules drop, too.
+	const protocol = unix.ETH_P_ALL>>8 | unix.ETH_P_ALL<<8&0xff00
 	socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return 0, fmt.Errorf("open packet socket: %w", err)
@@ -137,7 +138,7 @@ func (p *probe) receive() {
 		}
 		udp := buffer[ethernetHeader+ipHeader:]
 		ports := [2]uint16{binary.BigEndian.Uint16(udp[2:]), binary.BigEndian.Uint16(udp)}
-		if buffer[ethernetHeader+9] != unix.IPPROTO_UDP || !wanted[ports] {
+		if binary.BigEndian.Uint16(buffer[12:]) != unix.ETH_P_IP || buffer[ethernetHeader+9] != unix.IPPROTO_UDP || !wanted[ports] {
 			continue
 		}
 		p.mu.Lock()
