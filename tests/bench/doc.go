@@ -8,6 +8,9 @@
 // meanwhile. A worker that fails or takes too long is killed, and the kernel removes
 // all it made; a new one takes its place and the failure is recorded.
 //
+// The replication is compared apart: loads of short flows, the transfer of many
+// sessions to a new BACKUP, and takeovers with many sessions, each with its own pair.
+//
 // Every experiment is appended to a file of JSON lines, from which the table in the
 // documentation is made. Of every row the newest session counts, so that parts can be
 // measured again. No measured time is asserted: an experiment fails only when the

@@ -82,6 +82,8 @@ func TestEntriesSurviveTheFile(t *testing.T) {
 		{Session: "s", Trial: &trial{Error: "no"}},
 		{Session: "s", CPU: &cpuUse{Role: roleMaster, Used: map[string]time.Duration{"x": 1}}},
 		{Session: "s", Stress: &endurance{Failovers: 3}},
+		{Session: "s", Load: &loadUse{Rate: 1, Step: true, Master: map[string]time.Duration{"x": 1}, Lag: lagUse{1, 2, 3}, Difference: difference{1, 2, 3}}},
+		{Session: "s", Sessions: &sessionsUse{Wanted: 1, Lost: 2, Commit: 3}},
 	}
 	for _, e := range want {
 		if err := appendEntry(path, e); err != nil {

@@ -63,6 +63,12 @@ func rowOf(e entry) row {
 		return row{partCPU, e.CPU.Advert, ""}
 	case e.Stress != nil:
 		return row{partStress, e.Stress.Advert, ""}
+	case e.Load != nil && e.Load.Step:
+		return row{partReplication, "", "steps"} // which steps there are depends on the session
+	case e.Load != nil:
+		return row{partReplication, "", fmt.Sprint(e.Load.Rate)}
+	case e.Sessions != nil:
+		return row{partReplication, "", fmt.Sprint("sessions ", e.Sessions.Wanted)}
 	}
 	return row{}
 }
@@ -104,6 +110,7 @@ func render(all []entry) string {
 	renderLosses(&b, count, adverts)
 	renderCPU(&b, count, adverts)
 	renderStress(&b, count)
+	renderReplication(&b, count)
 	return b.String()
 }
 
@@ -345,5 +352,8 @@ func renderStress(b *strings.Builder, count []entry) {
 		}
 		fmt.Fprintf(b, "%s| %s | %d | %v | %s | %s | %s |\n", head, s.Advert, s.Loops, s.Over, s.System, failovers, strings.Join(s.RealTime, ", "))
 		head = ""
+	}
+	if head == "" {
+		b.WriteString("\n")
 	}
 }
