@@ -129,11 +129,10 @@ func openBatch(link string, model []byte) (*batch, error) {
 func (b *batch) send(count int) (int, error) {
 	for {
 		n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(b.socket), uintptr(unsafe.Pointer(&b.messages[0])), uintptr(count), 0, 0, 0)
-		switch errno {
-		case 0:
+		if errno == 0 {
 			return int(n), nil
-		case unix.EINTR, unix.EAGAIN, unix.ENOBUFS:
-		default:
+		}
+		if errno != unix.EINTR && errno != unix.EAGAIN && errno != unix.ENOBUFS {
 			return 0, fmt.Errorf("send frames: %w", errno)
 		}
 	}
@@ -152,6 +151,11 @@ type generated struct {
 	Error string        `json:"error,omitempty"`
 	Sent  uint64        `json:"sent"`
 	Over  time.Duration `json:"over_ns"`
+}
+
+// length is how long it should take.
+func (b burst) length() time.Duration {
+	return time.Duration(float64(b.Count) / float64(b.Rate) * float64(time.Second))
 }
 
 func (b burst) arguments() []string {
@@ -212,12 +216,20 @@ func goFirst() error {
 // tick is the shortest pause of a generator.
 const tick = time.Millisecond
 
-// pace sends as many frames as are due, and then pauses.
+// lateness is how much longer than planned a generator goes on that is too slow.
+const lateness = 50 * time.Millisecond
+
+// pace sends as many frames as are due, and then pauses. It ends in time, however many
+// are missing then.
 func (b *batch) pace(start time.Time, plan burst) (sent uint64, err error) {
 	for sent < plan.Count {
 		due := plan.Count
 		if plan.Rate > 0 {
-			due = min(due, uint64(time.Since(start).Seconds()*float64(plan.Rate)))
+			elapsed := time.Since(start)
+			if elapsed > plan.length()+lateness {
+				break
+			}
+			due = min(due, uint64(elapsed.Seconds()*float64(plan.Rate)))
 		}
 		if sent >= due {
 			time.Sleep(tick)

@@ -14,27 +14,38 @@ import (
 
 // program is what is measured of the replication.
 type program struct {
-	// rates are flows a second, each for so long.
-	rates []int
-	over  map[int]time.Duration
-	// steps are the rates of the search for the highest.
-	steps []int
-	step  time.Duration
+	loads []loadPlan
 	// sessions are how many are transferred and taken over.
 	sessions []int
+}
+
+// loadPlan is a rate of flows for so long. A step is only looked at on the way to the
+// highest rate, and left out when a lower one was too much.
+type loadPlan struct {
+	rate int
+	over time.Duration
+	step bool
 }
 
 func (p plan) program() program {
 	if p.quick {
 		return program{
-			rates: []int{10_000, 20_000}, over: map[int]time.Duration{10_000: 6 * time.Second, 20_000: 6 * time.Second},
+			loads: []loadPlan{
+				{10_000, 6 * time.Second, false},
+				{20_000, 6 * time.Second, false},
+			},
 			sessions: []int{100_000},
 		}
 	}
 	return program{
-		rates: []int{10_000, 20_000, 50_000},
-		over:  map[int]time.Duration{10_000: 30 * time.Second, 20_000: time.Minute, 50_000: 30 * time.Second},
-		steps: []int{10_000, 20_000, 30_000, 50_000, 70_000, 100_000}, step: 10 * time.Second,
+		loads: []loadPlan{
+			{10_000, 30 * time.Second, false},
+			{20_000, time.Minute, false},
+			{30_000, 10 * time.Second, true},
+			{50_000, 30 * time.Second, false},
+			{70_000, 10 * time.Second, true},
+			{100_000, 10 * time.Second, true},
+		},
 		sessions: []int{100_000, 1_000_000},
 	}
 }
@@ -56,19 +67,16 @@ func (c *coordinator) measureReplication(ctx context.Context) error {
 }
 
 func (c *coordinator) measureReplicator(ctx context.Context, system string, p program) error {
-	for _, rate := range p.rates {
-		if _, err := c.tryLoad(ctx, system, rate, p.over[rate], false); err != nil {
-			return err
+	tooMuch := false
+	for _, l := range p.loads {
+		if tooMuch && l.step {
+			continue
 		}
-	}
-	for _, rate := range p.steps {
-		equal, err := c.tryLoad(ctx, system, rate, p.step, true)
+		steady, err := c.tryLoad(ctx, system, l)
 		if err != nil {
 			return err
 		}
-		if !equal {
-			break
-		}
+		tooMuch = tooMuch || !steady
 	}
 	for _, count := range p.sessions {
 		c.dismiss() // of the last experiment, a node is without power
@@ -83,18 +91,18 @@ func (c *coordinator) measureReplicator(ctx context.Context, system string, p pr
 // loadPatience is more than a load takes beside its own time.
 const loadPatience = 4 * time.Minute
 
-// tryLoad tells whether the tables were equal in the end.
-func (c *coordinator) tryLoad(ctx context.Context, system string, rate int, over time.Duration, step bool) (equal bool, err error) {
-	said, err := c.tell(ctx, system, replicationAdvert, order{Do: doLoad, Rate: rate, Over: over}, over+loadPatience)
+// tryLoad tells whether the replication kept up.
+func (c *coordinator) tryLoad(ctx context.Context, system string, l loadPlan) (steady bool, err error) {
+	said, err := c.tell(ctx, system, replicationAdvert, order{Do: doLoad, Rate: l.rate, Over: l.over}, l.over+loadPatience)
 	if ctx.Err() != nil {
 		return false, fmt.Errorf("interrupted: %w", context.Cause(ctx))
 	}
 	use := said.Load
 	if use == nil {
-		use = &loadUse{Rate: rate}
+		use = &loadUse{Rate: l.rate}
 	}
-	use.System, use.Step, use.Error = system, step, sentence(err)
-	what := fmt.Sprintf("replication of %s at %d flows/s", system, rate)
+	use.System, use.Step, use.Error = system, l.step, sentence(err)
+	what := fmt.Sprintf("replication of %s at %d flows/s", system, l.rate)
 	if err != nil {
 		c.fail(what, err)
 	} else {
@@ -103,7 +111,7 @@ func (c *coordinator) tryLoad(ctx context.Context, system string, rate int, over
 			milliseconds(use.Lag.P50), milliseconds(use.Lag.P99), milliseconds(use.Lag.Max),
 			use.EqualAfter.Round(time.Millisecond), use.Difference, use.Kept, use.Note)
 	}
-	return err == nil && use.Difference.none(), c.note(entry{Load: use})
+	return use.steady(), c.note(entry{Load: use})
 }
 
 func (c *coordinator) trySessions(ctx context.Context, system string, count int) error {

@@ -7,21 +7,21 @@ import (
 	"time"
 )
 
-// loadOf finds a measurement of a product, nil if there is none that is valid.
-func loadOf(count []entry, system string, rate int, step bool) *loadUse {
+// loadOf finds a measurement of a product, nil if there is none.
+func loadOf(count []entry, system string, rate int) *loadUse {
 	for _, e := range count {
-		if u := e.Load; u != nil && u.System == system && u.Rate == rate && u.Step == step {
+		if u := e.Load; u != nil && u.System == system && u.Rate == rate {
 			return u
 		}
 	}
 	return nil
 }
 
-// ratesOf lists the rates in order.
-func ratesOf(count []entry, step bool) []int {
+// ratesOf lists the rates in order, with those of steps if they are wanted.
+func ratesOf(count []entry, steps bool) []int {
 	var list []int
 	for _, e := range count {
-		if u := e.Load; u != nil && u.Step == step && !slices.Contains(list, u.Rate) {
+		if u := e.Load; u != nil && (steps || !u.Step) && !slices.Contains(list, u.Rate) {
 			list = append(list, u.Rate)
 		}
 	}
@@ -41,9 +41,9 @@ func renderLoads(b *strings.Builder, count []entry) {
 		"| flows/s | product | reached | MASTER µs | ratio | BACKUP µs | ratio | bytes | lag p50 ms | p99 | max | flows compared | missing | extra | wrong | after s |\n" +
 		"| --: | --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |\n"
 	for _, rate := range ratesOf(count, false) {
-		own := loadOf(count, systemTandem, rate, false)
+		own := loadOf(count, systemTandem, rate)
 		for _, system := range replicators() {
-			u := loadOf(count, system, rate, false)
+			u := loadOf(count, system, rate)
 			if u == nil {
 				continue
 			}
@@ -86,7 +86,7 @@ func (u *loadUse) steady() bool {
 	return u.Error == "" && u.Difference.none() && u.reached() >= most*float64(u.Rate)
 }
 
-// renderSteps has the highest rate of every product, with the steps that follow it.
+// renderSteps has the highest rate of every product, and what became of the next.
 func renderSteps(b *strings.Builder, count []entry) {
 	head := "### Highest rate without divergence\n\n" +
 		"| product | flows/s | the next step |\n| --- | --: | --- |\n"
@@ -94,7 +94,7 @@ func renderSteps(b *strings.Builder, count []entry) {
 		highest, next := 0, "none was tried"
 		seen := false
 		for _, rate := range ratesOf(count, true) {
-			u := loadOf(count, system, rate, true)
+			u := loadOf(count, system, rate)
 			if u == nil {
 				continue
 			}

@@ -125,13 +125,17 @@ func TestRenderReplication(t *testing.T) {
 	theirs.Difference.Missing = 3
 	diverged := use(systemTandem, 30000, true, 1, 1)
 	diverged.Difference = difference{1, 2, 3}
-	slow := use(systemDirect, 20000, true, 1, 1)
+	slow := use(systemDirect, 10000, true, 1, 1)
 	slow.Answered = 500
 	var all []entry
 	for _, u := range []*loadUse{
-		own, theirs, {System: systemDirect, Rate: 20000, Error: "no"},
-		use(systemTandem, 10000, true, 1, 1), use(systemTandem, 20000, true, 1, 1), diverged,
-		use(systemConntrackd, 10000, true, 1, 1), slow,
+		own,
+		theirs,
+		{System: systemDirect, Rate: 20000, Error: "no"},
+		use(systemTandem, 10000, true, 1, 1),
+		diverged,
+		use(systemConntrackd, 10000, true, 1, 1),
+		slow,
 	} {
 		all = append(all, entry{Session: "s", Load: u})
 	}
@@ -146,8 +150,8 @@ func TestRenderReplication(t *testing.T) {
 		"| 20000 | conntrackd | 20000 | 40.0 | 0.25 | 20.0 | 0.25 | 100 | not measured | – | – | 10 | 3 | 0 | 0 | 0.0 |\n",
 		"| 20000 | conntrackd-direct | failed | – ",
 		"| tandem | 20000 | 30000: of 10 flows 1 are missing, 2 extra, 3 wrong |\n",
-		"| conntrackd | 10000 | none was tried |\n",
-		"| conntrackd-direct | 0 | 20000: only 10000 were reached, the tables are equal |\n",
+		"| conntrackd | 10000 | 20000: of 10 flows 3 are missing, 0 extra, 0 wrong |\n",
+		"| conntrackd-direct | 0 | 10000: only 5000 were reached, the tables are equal |\n",
 		"| 100000 | conntrackd | 100002 | 1.50 | – | – | – | 90 | 91 | 80 | 81 | 1.00 | 2.00 | 1 of 50 | 0.90 |\n",
 	} {
 		if !strings.Contains(got, line) {
@@ -183,9 +187,12 @@ func TestProgram(t *testing.T) {
 	if len(quick.sessions) >= len(whole.sessions) || !slices.Contains(whole.sessions, 1_000_000) {
 		t.Errorf("got %v sessions quickly and %v in whole", quick.sessions, whole.sessions)
 	}
-	for _, rate := range slices.Concat(quick.rates, whole.rates) {
-		if whole.over[rate] <= 0 {
-			t.Errorf("at %d flows/s nothing is measured", rate)
+	for _, l := range slices.Concat(quick.loads, whole.loads) {
+		if l.over <= 0 || l.rate <= 0 {
+			t.Errorf("got %+v", l)
 		}
+	}
+	if !slices.IsSortedFunc(whole.loads, func(a, b loadPlan) int { return a.rate - b.rate }) {
+		t.Error("the search for the highest rate needs them in order")
 	}
 }
