@@ -279,7 +279,7 @@ func (l *loader) remove(table sessionTable, master string, rate int) error {
 		done := 0
 		for ports := range table {
 			for float64(done) > time.Since(start).Seconds()*float64(rate) {
-				time.Sleep(tick)
+				time.Sleep(time.Millisecond)
 			}
 			if err := conn.Delete(flowOf(ports)); err != nil && !isGone(err) {
 				return fmt.Errorf("delete a flow: %w", err)

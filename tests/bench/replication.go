@@ -129,8 +129,8 @@ func (c *coordinator) trySessions(ctx context.Context, system string, count int)
 	if err != nil {
 		c.fail(what, err)
 	}
-	c.say("%s: resync %v (%v since linked), CPU %v and %v, memory %d and %d MB, taken over after %v to %v, commit %v, %d of %d lost", what,
-		use.Resync.Round(time.Millisecond), use.ResyncLinked.Round(time.Millisecond), use.MasterCPU, use.BackupCPU,
+	c.say("%s: %+v differ, resync %v (%v since linked), CPU %v and %v, memory %d and %d MB, taken over after %v to %v, commit %v, %d of %d lost", what,
+		use.Difference, use.Resync.Round(time.Millisecond), use.ResyncLinked.Round(time.Millisecond), use.MasterCPU, use.BackupCPU,
 		use.MasterMemory>>20, use.BackupMemory>>20, use.First, use.Last, use.Commit, use.Lost, use.Sampled)
 	return c.note(entry{Sessions: use})
 }

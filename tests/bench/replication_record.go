@@ -101,8 +101,9 @@ type sessionsUse struct {
 	// until it had all sessions, ResyncLinked from when it was connected to the MASTER.
 	Resync       time.Duration `json:"resync_ns"`
 	ResyncLinked time.Duration `json:"resync_linked_ns"`
-	// Replicated is how many it had in the end.
-	Replicated int `json:"replicated"`
+	// Replicated is how many it had then, Difference what differed.
+	Replicated int        `json:"replicated"`
+	Difference difference `json:"difference"`
 	// MasterCPU and BackupCPU are the processor time of the daemons for that.
 	MasterCPU time.Duration `json:"master_cpu_ns"`
 	BackupCPU time.Duration `json:"backup_cpu_ns"`

@@ -128,8 +128,8 @@ func (u *loadUse) complaint() string {
 
 func renderSessions(b *strings.Builder, count []entry) {
 	head := "### Resynchronisation of a new BACKUP, memory, and takeover\n\n" +
-		"| sessions | product | replicated | resync s | since linked | CPU s MASTER | BACKUP | MASTER MB | peak | BACKUP MB | peak | first session after s | last | lost | commit s |\n" +
-		"| --: | --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |\n"
+		"| sessions | product | replicated | missing | extra | wrong | resync s | since linked | CPU s MASTER | BACKUP | MASTER MB | peak | BACKUP MB | peak | first session after s | last | lost | commit s |\n" +
+		"| --: | --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |\n"
 	var list []*sessionsUse
 	for _, e := range count {
 		if e.Sessions != nil {
@@ -164,7 +164,8 @@ func (u *sessionsUse) columns() string {
 		lost = "–"
 	}
 	return strings.Join([]string{
-		fmt.Sprint(u.Replicated), seconds(u.Resync), seconds(u.ResyncLinked), seconds(u.MasterCPU), seconds(u.BackupCPU),
+		fmt.Sprint(u.Replicated), fmt.Sprint(u.Difference.Missing), fmt.Sprint(u.Difference.Extra), fmt.Sprint(u.Difference.Wrong),
+		seconds(u.Resync), seconds(u.ResyncLinked), seconds(u.MasterCPU), seconds(u.BackupCPU),
 		megabytes(u.MasterMemory), megabytes(u.MasterPeak), megabytes(u.BackupMemory), megabytes(u.BackupPeak),
 		seconds(u.First), seconds(u.Last), lost, seconds(u.Commit),
 	}, " | ")

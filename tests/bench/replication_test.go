@@ -140,7 +140,7 @@ func TestRenderReplication(t *testing.T) {
 		all = append(all, entry{Session: "s", Load: u})
 	}
 	all = append(all, entry{Session: "s", Sessions: &sessionsUse{
-		System: systemConntrackd, Wanted: 100_000, Sessions: 100_004, Replicated: 100_002, Resync: 1500 * time.Millisecond,
+		System: systemConntrackd, Wanted: 100_000, Sessions: 100_004, Replicated: 100_002, Difference: difference{2, 3, 4}, Resync: 1500 * time.Millisecond,
 		MasterMemory: 90 << 20, BackupMemory: 80 << 20, MasterPeak: 91 << 20, BackupPeak: 81 << 20,
 		First: time.Second, Last: 2 * time.Second, Sampled: 50, Lost: 1, Commit: 900 * time.Millisecond,
 	}})
@@ -152,7 +152,7 @@ func TestRenderReplication(t *testing.T) {
 		"| tandem | 20000 | 30000: of 10 flows 1 are missing, 2 extra, 3 wrong |\n",
 		"| conntrackd | 10000 | 20000: of 10 flows 3 are missing, 0 extra, 0 wrong |\n",
 		"| conntrackd-direct | 0 | 10000: only 5000 were reached, the tables are equal |\n",
-		"| 100000 | conntrackd | 100002 | 1.50 | – | – | – | 90 | 91 | 80 | 81 | 1.00 | 2.00 | 1 of 50 | 0.90 |\n",
+		"| 100000 | conntrackd | 100002 | 2 | 3 | 4 | 1.50 | – | – | – | 90 | 91 | 80 | 81 | 1.00 | 2.00 | 1 of 50 | 0.90 |\n",
 	} {
 		if !strings.Contains(got, line) {
 			t.Errorf("missing: %s", line)

@@ -47,6 +47,15 @@ func (l *loader) sessions(ctx context.Context, count int) (*sessionsUse, error) 
 	}
 	use.MasterMemory, use.MasterPeak = memory(l.Processes(master))
 	use.BackupMemory, use.BackupPeak = memory(l.Processes(backup))
+	own, err := kernelTable(l.Namespace(master))
+	if err != nil {
+		return use, err
+	}
+	theirs, err := l.replicaTable(ctx, backup)
+	if err != nil {
+		return use, err
+	}
+	use.Replicated, use.Difference = len(theirs), compare(own, theirs)
 	return use, l.takeOver(ctx, master, first, use)
 }
 
@@ -57,11 +66,12 @@ func (l *loader) fill(ctx context.Context, master string, count int, use *sessio
 	if err := l.quiesce(ctx, master); err != nil {
 		return err
 	}
-	for use.Sessions < count {
+	// Some flows are of the nodes themselves, and are not replicated.
+	for use.Sessions < count+fewFlows {
 		if ctx.Err() != nil {
 			return fmt.Errorf("the table took %d of %d flows in %v", use.Sessions, count, fillPatience)
 		}
-		if _, err := l.generate(uint64(count-use.Sessions), fillRate); err != nil {
+		if _, err := l.generate(uint64(count+fewFlows-use.Sessions), fillRate); err != nil {
 			return err
 		}
 		var err error
@@ -128,9 +138,6 @@ func (l *loader) resync(ctx context.Context, master string, use *sessionsUse) er
 
 // takeOver kills the MASTER and waits until sampled sessions pass by the other node.
 func (l *loader) takeOver(ctx context.Context, master string, first uint64, use *sessionsUse) (err error) {
-	if err := pause(ctx, 2*time.Second); err != nil { // what synchronising has left to do
-		return err
-	}
 	var numbers []uint64
 	for i := range uint64(sampled) {
 		numbers = append(numbers, first+i*uint64(use.Wanted)/sampled)
