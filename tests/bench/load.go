@@ -62,7 +62,6 @@ func (l *loader) setTimeouts(seconds int) error {
 // generate begins flows and returns when all have begun.
 func (l *loader) generate(count uint64, rate int) (generated, error) {
 	b := burst{First: l.next, Count: count, Rate: rate}
-	l.next += count
 	cmd := exec.Command("/proc/self/exe", b.arguments()...)
 	var out, complaints bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &complaints
@@ -73,6 +72,7 @@ func (l *loader) generate(count uint64, rate int) (generated, error) {
 	if err := json.Unmarshal(out.Bytes(), &said); err != nil {
 		return said, fmt.Errorf("read what the generator says: %w", err)
 	}
+	l.next += said.Sent
 	if said.Error != "" {
 		return said, errors.New(said.Error)
 	}

@@ -140,7 +140,7 @@ func (l *loader) resync(ctx context.Context, master string, use *sessionsUse) er
 func (l *loader) takeOver(ctx context.Context, master string, first uint64, use *sessionsUse) (err error) {
 	var numbers []uint64
 	for i := range uint64(sampled) {
-		numbers = append(numbers, first+i*uint64(use.Wanted)/sampled)
+		numbers = append(numbers, first+i*(l.next-first)/sampled)
 	}
 	p, err := l.startProbe(numbers)
 	if err != nil {
