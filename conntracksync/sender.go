@@ -34,9 +34,11 @@ type Sender struct {
 	term              uint64
 	// seq is the last sequence number handed out on this connection.
 	seq, ackedSeq uint64
-	queue         queue
-	held          hold
-	pass          senderPass
+	// restarts counts how often what was queued was dropped.
+	restarts uint64
+	queue    queue
+	held     hold
+	pass     senderPass
 	// losses counts what undoes the peer's completeness, provenSeq is the first mark
 	// since the last one that proves it, if the peer says so.
 	losses, provenSeq uint64
@@ -166,6 +168,7 @@ func (s *Sender) forget() {
 		s.held.remove(h.hash)
 	}
 	s.queue.clear()
+	s.restarts++
 	s.barrier, s.digestsQueued = barrierNone, false
 	s.pass.interruptRepair()
 	s.lose()

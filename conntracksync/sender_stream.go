@@ -174,9 +174,13 @@ func (s *Sender) Flush(now time.Time) {
 }
 
 // Position is the place in the stream that covers everything queued so far, and
-// AckedPosition the last one that the peer has acknowledged. Both begin anew with each
-// connection and each overflow.
+// AckedPosition the last one that the peer has acknowledged. They can be compared while
+// Restarts stays the same.
 func (s *Sender) Position() uint64 { return s.seq + uint64(s.queue.n) }
 
 // AckedPosition is described at Position.
 func (s *Sender) AckedPosition() uint64 { return s.ackedSeq }
+
+// Restarts counts how often positions lost their meaning, because what was queued was
+// dropped: with a connection, a role, a term, or for want of room.
+func (s *Sender) Restarts() uint64 { return s.restarts }

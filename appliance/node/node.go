@@ -80,11 +80,13 @@ type node struct {
 type state struct {
 	health router.Health
 	// links tells which segments have a link that is up.
-	links      map[string]bool
-	missing    []string
-	conflicts  []string
-	kernelErr  string
-	reconciled bool
+	links     map[string]bool
+	missing   []string
+	conflicts []string
+	// firstPackets is the kernel's part of holding first packets.
+	firstPackets kernel.FirstPackets
+	kernelErr    string
+	reconciled   bool
 	// tamperedAt is when somebody else last changed the fence, tampering what they did;
 	// tampered counts.
 	tamperedAt time.Time

@@ -165,6 +165,15 @@ func (n *node) syncStatus(now time.Time) (status.Sync, string) {
 		s, hash = n.sync.status(now)
 	}
 	n.observer.look(now, &s)
+	if s.FirstPackets != nil {
+		n.mu.Lock()
+		k := n.state.firstPackets
+		n.mu.Unlock()
+		s.FirstPackets.Picked, s.FirstPackets.Early = k.Counts.Picked, k.Counts.Early
+		if k.Lacking != "" {
+			s.FirstPackets.Error = k.Lacking
+		}
+	}
 	return s, hash
 }
 

@@ -171,8 +171,12 @@ func (n *node) note(report kernel.Report, err error) {
 	if err == nil || len(report.Missing)+len(report.Conflicts) > 0 {
 		s.missing, s.conflicts = report.Missing, report.Conflicts
 	}
+	s.firstPackets = report.FirstPackets
 	after := n.state
 	n.mu.Unlock()
+	if lacking := after.firstPackets.Lacking; lacking != "" && lacking != before.firstPackets.Lacking {
+		n.log.Warn("first packets are not held for the peer", "error", lacking)
+	}
 	switch {
 	case after.kernelErr != before.kernelErr && after.kernelErr != "":
 		n.log.Error("the kernel is not in the intended state", "error", after.kernelErr)

@@ -50,10 +50,10 @@ type replication struct {
 	// wake tells the pump that there may be something to send, rows tells a dump that
 	// the pump has sent something.
 	wake, rows chan struct{}
-	// hurry ends a pause that lets events gather.
-	hurry   chan struct{}
-	ready   atomic.Bool
-	traffic traffic
+	// hurryRead and hurrySend end the pauses that let events and frames gather.
+	hurryRead, hurrySend chan struct{}
+	ready                atomic.Bool
+	traffic              traffic
 
 	mu       sync.Mutex
 	index    *conntracksync.Index
@@ -132,7 +132,8 @@ func newReplication(n *node, other config.Member) (*replication, error) {
 	index := conntracksync.NewIndex([16]byte(secret))
 	return &replication{
 		node: n, peer: other, ways: ways, table: table, epoch: binary.BigEndian.Uint64(epoch[:]),
-		wake: make(chan struct{}, 1), rows: make(chan struct{}, 1), hurry: make(chan struct{}, 1),
+		wake: make(chan struct{}, 1), rows: make(chan struct{}, 1),
+		hurryRead: make(chan struct{}, 1), hurrySend: make(chan struct{}, 1),
 		first:    newFirstPackets(n.intent.Held),
 		index:    index,
 		sender:   conntracksync.NewSender(conntracksync.SenderConfig{Exclude: own, ExcludeNetworks: local, Timeouts: &timeouts}, index),
@@ -170,6 +171,7 @@ func (n *node) ownAddresses() []netip.Addr {
 // run replicates until ctx ends.
 func (r *replication) run(ctx context.Context) error {
 	defer func() { _ = r.table.Close() }() // the process is ending
+	defer r.closeFirst()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.readEvents(ctx) })
 	g.Go(func() error { return r.connect(ctx) })
@@ -189,14 +191,15 @@ func signal(c chan<- struct{}) {
 // never to end.
 func (r *replication) readEvents(ctx context.Context) error {
 	events := make([]conntracksync.Event, eventBatch)
-	pause := newPacer(r.hurry)
+	pause := newPacer(r.hurryRead)
 	for {
-		reading, mark := r.beginRead(ctx)
+		reading, done, mark := r.beginRead(ctx)
 		n, overrun, err := r.table.Receive(reading, events)
+		done()
 		if ctx.Err() != nil {
 			return nil
 		}
-		if err != nil && reading.Err() == nil {
+		if err != nil && !errors.Is(err, context.Canceled) {
 			return err
 		}
 		r.takeEvents(events[:n], overrun, mark)
@@ -252,10 +255,11 @@ func (r *replication) takeEvents(events []conntracksync.Event, overrun bool, mar
 		}
 	}
 	r.overrun = r.overrun || overrun
-	if len(events) < eventBatch {
-		r.eventsRead(now, mark, r.overrun)
-		r.repair(now)
+	if overrun || len(events) == eventBatch {
+		return // there may be more
 	}
+	r.eventsRead(now, mark, r.overrun)
+	r.repair(now)
 }
 
 // repair makes up for events that the kernel has dropped. The kernel tells of the

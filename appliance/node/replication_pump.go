@@ -16,7 +16,7 @@ type outgoing struct {
 	conn *connection
 	buf  []byte
 	ends []int
-	// urgent tells that packets wait for an acknowledgement.
+	// urgent tells that packets wait for an acknowledgement, or may wait for ours.
 	urgent bool
 }
 
@@ -25,7 +25,7 @@ func (r *replication) pump(ctx context.Context) error {
 	var out outgoing
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	pause := newPacer(nil)
+	pause := newPacer(r.hurrySend)
 	for {
 		wait := r.gather(ctx, &out)
 		if len(out.ends) > 0 {
@@ -74,15 +74,16 @@ func (r *replication) gather(ctx context.Context, out *outgoing) time.Duration {
 	r.verify(now)
 	r.count(now)
 	r.answerBarriers()
+	r.switchFirst()
 	r.releaseFirst(now)
 	r.publish()
-	out.urgent = !r.firstDeadline().IsZero()
+	out.urgent = r.firstUrgent()
 	out.conn, out.buf, out.ends = r.conn, out.buf[:0], out.ends[:0]
 	if r.conn != nil {
 		r.gatherFrames(now, out)
 	}
 	wait := idleInterval
-	for _, at := range []time.Time{r.sender.Deadline(), r.receiver.Deadline(), r.firstDeadline(), r.masters.deadline()} {
+	for _, at := range []time.Time{r.sender.Deadline(), r.receiver.Deadline(), r.masters.deadline()} {
 		if !at.IsZero() {
 			wait = min(wait, max(at.Sub(now), 0))
 		}

@@ -19,6 +19,7 @@ func (r *replication) status(now time.Time) (status.Sync, string) {
 		Events: sent.Events, Sent: sent.Records, Overruns: sent.Overruns, Overflows: sent.Overflows,
 		Skipped: skipped(sent.Skipped), BytesSent: r.traffic.sent.Load(), BytesReceived: r.traffic.received.Load(),
 	}
+	s.FirstPackets = r.firstStatus()
 	if r.conn != nil && len(r.ways) > 1 {
 		s.Link = r.conn.link
 	}

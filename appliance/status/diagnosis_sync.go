@@ -16,6 +16,8 @@ const (
 	ReplicationIncomplete = "replication-incomplete"
 	// SessionTableFull: the kernel has no room for further sessions.
 	SessionTableFull = "session-table-full"
+	// FirstPacketsNotHeld: a network asks for first packets to be held, but they pass.
+	FirstPacketsNotHeld = "first-packets-not-held"
 )
 
 const (
@@ -52,6 +54,10 @@ func DiagnoseSync(v SyncView) []Condition {
 		return list
 	}
 	s := v.Sync
+	if f := s.FirstPackets; f != nil && f.Error != "" {
+		list = append(list, Condition{Name: FirstPacketsNotHeld, Text: fmt.Sprintf(
+			"first packets do not wait for %s, though a network asks for it: %s", v.Peer, f.Error)})
+	}
 	switch {
 	case !s.Connected:
 		if !v.PeerAlive && !v.KeyTrouble {

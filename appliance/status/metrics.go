@@ -9,7 +9,7 @@ import (
 // metrics are all that a node exports, in the order of the output. docs/metrics.md says
 // the same; a test compares.
 func metrics() []metric {
-	return slices.Concat(roleMetrics(), peerMetrics(), fenceMetrics(), carrierMetrics(), syncMetrics(), flowMetrics(), partMetrics(), keepalivedMetrics(), kernelMetrics())
+	return slices.Concat(roleMetrics(), peerMetrics(), fenceMetrics(), carrierMetrics(), syncMetrics(), flowMetrics(), firstMetrics(), partMetrics(), keepalivedMetrics(), kernelMetrics())
 }
 
 // Roles and conditions are exported whether they hold or not, so that an alarm can tell
@@ -20,6 +20,7 @@ func conditions() []string {
 	return []string{
 		HALinkSilent, HALinkOneWay, CarrierSilent, Partitioned, PeerSilent, BothMaster, StrangerAbove, StrangerMaster,
 		OwnAddressHeard, DifferentDocument, ReplicationBroken, ReplicationIncomplete, SessionTableFull,
+		FirstPacketsNotHeld,
 	}
 }
 

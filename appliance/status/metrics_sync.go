@@ -60,6 +60,34 @@ func flowMetrics() []metric {
 	}
 }
 
+// ofFirst exports nothing for pairs that hold no first packets.
+func ofFirst(collect func(f FirstPackets) []reading) func(Status) []reading {
+	return ofSync(func(y Sync) []reading {
+		if y.FirstPackets == nil {
+			return nil
+		}
+		return collect(*y.FirstPackets)
+	})
+}
+
+func firstMetrics() []metric {
+	return []metric{
+		{"tandem_first_packets_holding", gauge, "Whether first packets wait for the BACKUP now.", nil, ofFirst(func(f FirstPackets) []reading { return whether(f.Holding) })},
+		{"tandem_first_packets_waiting", gauge, "First packets that wait now.", nil, ofFirst(func(f FirstPackets) []reading { return one(f.Waiting) })},
+		{"tandem_first_packets_total", counter, "First packets that went on, by why: their flow was acknowledged, their time was up, too many waited, the stream ended, or there was none.", []string{"reason"}, ofFirst(func(f FirstPackets) []reading {
+			return []reading{
+				{float64(f.Acknowledged), []string{"acknowledged"}}, {float64(f.Expired), []string{"expired"}},
+				{float64(f.Displaced), []string{"displaced"}}, {float64(f.Abandoned), []string{"abandoned"}},
+				{float64(f.Unprotected), []string{"unprotected"}},
+			}
+		})},
+		{"tandem_first_packets_wait_seconds_total", counter, "How long the acknowledged ones waited in all.", nil, ofFirst(func(f FirstPackets) []reading { return seconds(f.Waited) })},
+		{"tandem_first_packets_wait_seconds_max", gauge, "The longest wait of an acknowledged one.", nil, ofFirst(func(f FirstPackets) []reading { return seconds(f.LongestWait) })},
+		{"tandem_first_packets_picked_total", counter, "First packets that the kernel's rules met, since these were made.", nil, ofFirst(func(f FirstPackets) []reading { return one(f.Picked) })},
+		{"tandem_first_packets_early_total", counter, "Those that could not wait because connection tracking is older than the rules.", nil, ofFirst(func(f FirstPackets) []reading { return one(f.Early) })},
+	}
+}
+
 // kernelMetrics have the names and types that node_exporter gives the same numbers.
 func kernelMetrics() []metric {
 	known := func(collect func(k Kernel) uint64) func(Status) []reading {

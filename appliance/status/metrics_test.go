@@ -23,6 +23,7 @@ func everything() Status {
 	s.Sync.RefusedBy, s.Sync.Skipped = map[string]uint64{TableFull: 9}, map[string]uint64{"clash": 10, "address": 11}
 	s.Sync.Stripped = map[string]uint64{"helper": 3}
 	s.Sync.Repair = &Repair{Buckets: 12, Of: Buckets}
+	s.Sync.FirstPackets = &FirstPackets{Holding: true, Held: 20, Acknowledged: 17, Expired: 3, Waited: 34 * time.Millisecond}
 	return s
 }
 
@@ -38,6 +39,8 @@ func TestMetrics(t *testing.T) {
 		`tandem_replication_lag_seconds{percentile="99"} 0.002`,
 		`tandem_replication_refused_total{reason="ENOMEM"} 9`,
 		"tandem_replication_skipped_total{reason=\"address\"} 11\ntandem_replication_skipped_total{reason=\"clash\"} 10\n",
+		`tandem_first_packets_total{reason="acknowledged"} 17`, `tandem_first_packets_total{reason="expired"} 3`,
+		"tandem_first_packets_wait_seconds_total 0.034\n",
 		"tandem_replication_different_buckets 12\n", "tandem_replication_complete 1\n", "tandem_replication_sent_bytes_total 1.23e+06\n",
 		`tandem_heartbeats_dropped_total{reason="heartbeat-forged"} 3`,
 		`keepalived_vrrp_state{iname="lan",intf="lan0",vrid="10",ip_address="10.0.0.1"} 2`,
@@ -65,7 +68,7 @@ func TestMetricsOfASingleRouter(t *testing.T) {
 	s.Peer, s.Heartbeats, s.Sync, s.Config.PeerHash = nil, nil, Sync{Sessions: 5}, ""
 	s.Carriers[0].HeardByPeer, s.Carriers[1].HeardByPeer = nil, nil
 	got := Metrics(s)
-	for _, name := range []string{"tandem_replication_", "tandem_peer_", "tandem_heartbeat", "tandem_config_in_sync", "heard_by_peer", "_entries_limit", "_stat_"} {
+	for _, name := range []string{"tandem_replication_", "tandem_first_packets", "tandem_peer_", "tandem_heartbeat", "tandem_config_in_sync", "heard_by_peer", "_entries_limit", "_stat_"} {
 		if strings.Contains(got, name) {
 			t.Errorf("exports %s:\n%s", name, got)
 		}
@@ -97,7 +100,7 @@ func TestConditionsAreExported(t *testing.T) {
 			}
 		}
 	}
-	if n := len(conditions()); n < 13 {
+	if n := len(conditions()); n < 14 {
 		t.Errorf("%d conditions", n)
 	}
 }

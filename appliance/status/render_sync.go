@@ -17,6 +17,9 @@ func (r *renderer) sync(s Status) {
 	}
 	r.fact("Sessions", "%s  %s", held, r.completeness(s))
 	r.fact("Stream", "%s", r.stream(s))
+	if f := y.FirstPackets; f != nil {
+		r.fact("First", "%s", r.firstPackets(*f))
+	}
 	if p := y.Repair; y.Connected && p != nil {
 		text := fmt.Sprintf("%d of %d parts of the tables differ", p.Buckets, p.Of)
 		if p.Flows > 0 {
@@ -68,6 +71,30 @@ func (r *renderer) stream(s Status) string {
 	}
 	return fmt.Sprintf("%s  %.0f events/s  %.0f records/s  backlog %d  %s sent  %s received",
 		state, y.EventRate, y.RecordRate, y.Backlog, bytesText(y.BytesSent), bytesText(y.BytesReceived))
+}
+
+// firstPackets writes what became of the first packets of flows.
+func (r *renderer) firstPackets(f FirstPackets) string {
+	state := "packets pass"
+	switch {
+	case f.Error != "":
+		state = r.paint(yellow, "packets are not held")
+	case f.Holding:
+		state = r.paint(green, "packets are held")
+	}
+	state += fmt.Sprintf("  %d acknowledged", f.Acknowledged)
+	if f.Acknowledged > 0 {
+		state += fmt.Sprintf(" after %s, %s at most", span(f.MeanWait), span(f.LongestWait))
+	}
+	for _, left := range []struct {
+		n    uint64
+		word string
+	}{{f.Expired, "in vain"}, {f.Displaced, "displaced"}, {f.Abandoned, "abandoned"}, {f.Unprotected, "unprotected"}} {
+		if left.n > 0 {
+			state += "  " + r.paint(yellow, fmt.Sprintf("%d %s", left.n, left.word))
+		}
+	}
+	return state
 }
 
 // losses names what should not have happened; each was repaired, or is being.

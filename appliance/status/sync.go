@@ -68,8 +68,40 @@ type Sync struct {
 	// BytesSent and BytesReceived count what went over the stream, before encryption.
 	BytesSent     uint64 `json:"bytes_sent"`
 	BytesReceived uint64 `json:"bytes_received"`
+	// FirstPackets tells of the first packets that wait for the BACKUP; nil if no network
+	// holds them.
+	FirstPackets *FirstPackets `json:"first_packets,omitempty"`
 	// Error is the newest trouble of the channel, empty if none.
 	Error string `json:"error,omitempty"`
+}
+
+// FirstPackets tells of the first packets of flows that wait until the BACKUP knows the
+// flow.
+type FirstPackets struct {
+	// Holding tells that they wait now: this node is MASTER and there is a BACKUP.
+	Holding bool `json:"holding"`
+	// Error says why none wait though they should, empty if nothing keeps them from it.
+	Error string `json:"error,omitempty"`
+	// Waiting is how many wait now.
+	Waiting int `json:"waiting"`
+	// Held counts those that waited: Acknowledged left because the BACKUP knew their
+	// flow, Expired because their time was up, Displaced because too many waited,
+	// Abandoned because the stream ended or what it had to send was lost.
+	Held         uint64 `json:"held"`
+	Acknowledged uint64 `json:"acknowledged"`
+	Expired      uint64 `json:"expired"`
+	Displaced    uint64 `json:"displaced"`
+	Abandoned    uint64 `json:"abandoned"`
+	// Unprotected counts those that came as the BACKUP went, and did not wait.
+	Unprotected uint64 `json:"unprotected"`
+	// Waited is how long the acknowledged ones waited in all.
+	Waited      time.Duration `json:"waited_ns"`
+	MeanWait    time.Duration `json:"mean_wait_ns"`
+	LongestWait time.Duration `json:"longest_wait_ns"`
+	// Picked are those that the kernel would have let wait, whether there was a BACKUP
+	// or not; Early are those that it could not. Both are a second old at most.
+	Picked uint64 `json:"picked"`
+	Early  uint64 `json:"early"`
 }
 
 // Repair is how far the tables are from being equal. They are compared in parts, the

@@ -14,7 +14,7 @@ func TestRenderSync(t *testing.T) {
 		want   []string
 		lacks  []string
 	}{
-		{"healthy", func(*Status) {}, []string{"612 of 262144  complete", "up for 3.0 s by ha"}, []string{"Losses", "Skipped", "Repair"}},
+		{"healthy", func(*Status) {}, []string{"612 of 262144  complete", "up for 3.0 s by ha"}, []string{"Losses", "Skipped", "Repair", "First"}},
 		{"a BACKUP has no lag", func(s *Status) { s.Role = "BACKUP" }, []string{"612 of 262144  complete\n"}, []string{"p50"}},
 		{"down", func(s *Status) { s.Sync.Connected, s.Sync.Error = false, "the peer is silent" }, []string{"not replicated", "down for 3.0 s  the peer is silent"}, []string{"events/s"}},
 		{"down from the start", func(s *Status) { s.Sync = Sync{} }, []string{"Sessions   0  not replicated", "Stream     down\n"}, []string{"Sessions   0 of "}},
@@ -28,6 +28,11 @@ func TestRenderSync(t *testing.T) {
 		}, []string{"Losses     1 overrun of the kernel's events  2 overflows of the queue  7 flows refused by the kernel (table full 5, EEXIST 2)  3 flows not as written  4 repairs"}, nil},
 		{"stripped", func(s *Status) { s.Sync.Stripped = map[string]uint64{"helper": 3} }, []string{"Losses     written without helper 3\n"}, nil},
 		{"repairs alone are no loss", func(s *Status) { s.Sync.Resyncs = 4 }, nil, []string{"Losses"}},
+		{"first packets wait", func(s *Status) {
+			s.Sync.FirstPackets = &FirstPackets{Holding: true, Acknowledged: 17, MeanWait: 2 * time.Millisecond, LongestWait: 9 * time.Millisecond, Expired: 3}
+		}, []string{"First      packets are held  17 acknowledged after 2.0 ms, 9.0 ms at most  3 in vain\n"}, []string{"displaced"}},
+		{"first packets pass", func(s *Status) { s.Sync.FirstPackets = &FirstPackets{Abandoned: 2} }, []string{"First      packets pass  0 acknowledged  2 abandoned\n"}, nil},
+		{"first packets cannot wait", func(s *Status) { s.Sync.FirstPackets = &FirstPackets{Error: "this kernel cannot"} }, []string{"First      packets are not held  0 acknowledged\n"}, nil},
 		{"skipped", func(s *Status) { s.Sync.Skipped = map[string]uint64{"address": 3, "handshake": 12, "clash": 0} }, []string{"Skipped    handshake 12, address 3\n"}, []string{"clash"}},
 	}
 	for _, tt := range tests {
@@ -90,6 +95,10 @@ func TestDiagnoseSync(t *testing.T) {
 			v.Master, v.Sync.Complete, v.Sync.CompleteSince = false, false, ago(time.Minute)
 			v.Sync.RefusedBy, v.FullAt = map[string]uint64{TableFull: 3}, ago(time.Second)
 		}, []string{SessionTableFull, ReplicationIncomplete}, "(10 of 100): flows of the MASTER are refused here and would be lost in a failover; raise net.netfilter.nf_conntrack_max on both nodes"},
+		"first packets pass": {func(v *SyncView) {
+			v.Sync.FirstPackets = &FirstPackets{Error: "this kernel cannot"}
+		}, []string{FirstPacketsNotHeld}, "first packets do not wait for bravo, though a network asks for it: this kernel cannot"},
+		"first packets wait":    {func(v *SyncView) { v.Sync.FirstPackets = &FirstPackets{Holding: true} }, nil, ""},
 		"a full MASTER":         {func(v *SyncView) { v.Sync.Sessions = 100 }, []string{SessionTableFull}, "old ones sacrificed"},
 		"full long ago":         {func(v *SyncView) { v.FullAt = ago(time.Minute) }, nil, ""},
 		"a full single router":  {func(v *SyncView) { *v = SyncView{Now: now, FullAt: now} }, []string{SessionTableFull}, "is full: new sessions"},

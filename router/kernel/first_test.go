@@ -16,8 +16,8 @@ func (l *lab) applyHeld(t *testing.T) Report {
 	in := office()
 	in.Held = []string{"vmac20"}
 	report := l.apply(t, in)
-	if slices.ContainsFunc(report.Conflicts, func(s string) bool { return strings.Contains(s, nfqueue.ErrUnsupported.Error()) }) {
-		t.Skip(report.Conflicts)
+	if report.FirstPackets.Lacking == nfqueue.ErrUnsupported.Error() {
+		t.Skip(report.FirstPackets.Lacking)
 	}
 	return report
 }
@@ -25,7 +25,7 @@ func (l *lab) applyHeld(t *testing.T) Report {
 // A session waits for the release of its first packet.
 func TestFirstPacketIsHeld(t *testing.T) {
 	l := newLab(t, time.Minute)
-	if report := l.applyHeld(t); len(report.Conflicts) > 0 || !slices.Contains(report.Changed, "replace table inet tandem-lab-hold") {
+	if report := l.applyHeld(t); report.FirstPackets != (FirstPackets{}) || !slices.Contains(report.Changed, "replace table inet tandem-lab-hold") {
 		t.Fatalf("%+v", report)
 	}
 	if report := l.applyHeld(t); len(report.Changed)+len(report.Conflicts) > 0 {
@@ -56,7 +56,8 @@ func TestFirstPacketIsHeld(t *testing.T) {
 	if err := <-released; err != nil {
 		t.Errorf("no packet waited: %v", err)
 	}
-	if report := l.applyHeld(t); len(report.Changed)+len(report.Conflicts) > 0 {
+	report := l.applyHeld(t)
+	if len(report.Changed) > 0 || report.FirstPackets != (FirstPackets{Counts: nfqueue.Counts{Picked: 1}}) {
 		t.Errorf("after a session: %+v", report)
 	}
 	if report := l.apply(t, office()); !slices.Equal(report.Changed, []string{"delete table inet tandem-lab-hold"}) {
@@ -75,10 +76,10 @@ func TestFirstPacketIsAskedForTooLate(t *testing.T) {
 		t.Fatal(err)
 	}
 	report := l.applyHeld(t)
-	const want = "first_packet: hold is left out: connection tracking was in use before Tandem's table inet tandem-lab-hold was there; " +
+	const want = "connection tracking was in use before Tandem's table inet tandem-lab-hold was there; " +
 		"restart this machine, and start Tandem before other firewalls"
-	if !slices.Equal(report.Conflicts, []string{want}) {
-		t.Errorf("conflicts %q", report.Conflicts)
+	if first := report.FirstPackets; first.Lacking != want || first.Counts.Early == 0 || len(report.Conflicts) > 0 {
+		t.Errorf("%+v", report)
 	}
 	if err := l.kernel.Remove(t.Context()); err != nil {
 		t.Fatal(err)

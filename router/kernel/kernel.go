@@ -57,6 +57,8 @@ type Report struct {
 	// Conflicts are sentences about objects of others that stand where ours should,
 	// and what to do. What depends on them was left out.
 	Conflicts []string
+	// FirstPackets tells of the table that picks the first packets of flows.
+	FirstPackets FirstPackets
 }
 
 // Reconciler keeps one network namespace in the intended state. It is safe for
@@ -171,10 +173,8 @@ func (r *Reconciler) Apply(ctx context.Context, intent router.Intent) (Report, e
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var report Report
-	var lacking []string
-	report.Changed, lacking = r.holdFirst(intent)
-	intent, helpers := r.withHelpers(intent)
-	lacking = append(lacking, helpers...)
+	report.Changed, report.FirstPackets = r.holdFirst(intent)
+	intent, lacking := r.withHelpers(intent)
 	for range maxRounds {
 		if err := ctx.Err(); err != nil {
 			return report, err
