@@ -1,6 +1,7 @@
 package vrrp
 
 import (
+	"math"
 	"slices"
 	"testing"
 	"time"
@@ -285,5 +286,15 @@ func TestYieldedPeerMakesTheMasterAnnounceAgain(t *testing.T) {
 	out = g.ReceiveHeartbeat(t0.Add(3*millis), Heartbeat{State: Backup, Priority: 200, Term: 4, Beat: testBeat})
 	if out.Advertise || out.Announce {
 		t.Errorf("output %+v for the next heartbeat, want nothing", out)
+	}
+}
+
+// TestGreatestTerm: after a peer's absurd term the next mastership is not one of an
+// earlier term, which everybody would ignore.
+func TestGreatestTerm(t *testing.T) {
+	g, t0 := backupOf(t, beating())
+	g.ReceiveHeartbeat(t0, Heartbeat{State: Master, Priority: 200, Term: math.MaxUint64, Beat: testBeat})
+	if _, promoted := runUntil(g, t0.Add(time.Second)); promoted.IsZero() || g.Term() != math.MaxUint64 {
+		t.Errorf("promoted at %v, term %d", promoted, g.Term())
 	}
 }

@@ -2,6 +2,7 @@ package vrrp
 
 import (
 	"errors"
+	"math"
 	"net/netip"
 	"time"
 )
@@ -400,7 +401,9 @@ func (g *Group) peerHeartbeatFresh(now time.Time) bool {
 // becomeMaster is the common part of RFC 9568 §6.4.1 and §6.4.2: advert first,
 // then the announcements, then Adver_Timer.
 func (g *Group) becomeMaster(now time.Time, why Reason, out *Output) {
-	g.term++
+	if g.term < math.MaxUint64 { // a peer may have said that it is
+		g.term++
+	}
 	g.downAt, g.impairedSince, g.offerAt, g.preemptSince = time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	g.forgetBeats()
 	// Who preempts has heard a MASTER, and must not lose against it for being modest.
