@@ -37,6 +37,7 @@ const (
 
 var (
 	errReplaced = errors.New("replaced by a newer stream")
+	errUnread   = errors.New("the peer does not read what it is told: check it and the HA link")
 	errCarrier  = errors.New("the link is down on this node: check the cable")
 )
 

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"tandem/conntracksync"
 	"tandem/conntracksync/peer"
 )
 
@@ -181,6 +182,22 @@ func TestBusyIsNotSilent(t *testing.T) {
 	c.heardAt.Store(int64(time.Since(c.began)))
 	c.busy.Store(false)
 	<-c.done // now it is silent
+}
+
+// Answers do not gather without bound for a peer that reads too slowly to be silent.
+func TestUnreadAnswersEndTheStream(t *testing.T) {
+	conn, _ := watched(t)
+	r := &replication{conn: conn}
+	for range controlLimit {
+		r.enqueue(&conntracksync.Frame{Type: conntracksync.FrameAck})
+	}
+	if err := conn.failed(); err != nil {
+		t.Fatalf("ended too early: %v", err)
+	}
+	r.enqueue(&conntracksync.Frame{Type: conntracksync.FrameAck})
+	if err := conn.failed(); !errors.Is(err, errUnread) || len(r.control) != controlLimit {
+		t.Errorf("%v, %d frames wait", err, len(r.control))
+	}
 }
 
 // A link whose cable is out ends the stream on it, if there is another link.

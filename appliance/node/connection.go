@@ -24,6 +24,8 @@ const (
 	stallLimit    = 100 * time.Millisecond
 	// helloLimit is how long the peer may take to say hello.
 	helloLimit = 1500 * time.Millisecond
+	// controlLimit bounds the frames that wait for a peer that asks much and reads little.
+	controlLimit = 1 << 14
 	// maxLogged bounds the reasons for not having a stream that are logged.
 	maxLogged = 8
 )
@@ -252,6 +254,10 @@ func (r *replication) enqueue(f *conntracksync.Frame) {
 	}
 	if f.Version == 0 {
 		f.Version = conntracksync.ProtocolMin
+	}
+	if len(r.control) >= controlLimit {
+		r.conn.fail(errUnread)
+		return
 	}
 	r.control = append(r.control, conntracksync.AppendFrame(nil, f))
 }
