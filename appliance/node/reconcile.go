@@ -147,6 +147,9 @@ func (n *node) reconcile(ctx context.Context) bool {
 		return false
 	}
 	n.note(report, err)
+	if n.programmedBefore() && n.sync != nil && slices.ContainsFunc(report.Changed, silences) {
+		n.sync.unreported()
+	}
 	n.first.Do(func() { close(n.programmed) })
 	if len(report.Changed) > 0 {
 		n.log.Info("the kernel was brought into the intended state", "changes", len(report.Changed), "first", report.Changed[0])
@@ -155,6 +158,22 @@ func (n *node) reconcile(ctx context.Context) bool {
 	}
 	n.judge(time.Now())
 	return err == nil
+}
+
+// programmedBefore tells that a round has ended before.
+func (n *node) programmedBefore() bool {
+	select {
+	case <-n.programmed:
+		return true
+	default:
+		return false
+	}
+}
+
+// silences tells of a change that it puts back a setting without which the kernel does
+// not report sessions.
+func silences(change string) bool {
+	return strings.Contains(change, "net/netfilter/nf_conntrack_events")
 }
 
 // note remembers how a round ended and logs what is new about it.

@@ -278,6 +278,19 @@ func (r *replication) repair(now time.Time) {
 	r.receiver.Overrun(now)
 }
 
+// unreported makes up for a while in which the kernel was told to report nothing. What
+// began in it is never reported, so that only a look at the whole table finds it.
+func (r *replication) unreported() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.node.log.Warn("something has told the kernel not to report sessions; comparing the tables", "sysctl", "net.netfilter.nf_conntrack_events")
+	now := time.Now()
+	r.sender.Overrun(now)
+	r.receiver.Recheck(now)
+	r.publish()
+	signal(r.wake)
+}
+
 // publish tells the election whether this node could take over without loss.
 func (r *replication) publish() {
 	ready := r.role.master || r.receiver.Complete()
