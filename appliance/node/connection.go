@@ -18,8 +18,9 @@ const (
 	// long a silent stream counts as broken: within a second that is an alarm.
 	pingInterval = 150 * time.Millisecond
 	silenceLimit = 750 * time.Millisecond
-	// watchInterval is how often the silence is looked at. A look that is late by more
-	// than stallLimit tells of an own stall: then what has come meanwhile is read first.
+	// watchInterval is how often the silence is looked at once there is one. A look that is
+	// late by more than stallLimit tells of an own stall: then what has come meanwhile is
+	// read first.
 	watchInterval = 50 * time.Millisecond
 	stallLimit    = 100 * time.Millisecond
 	// helloLimit is how long the peer may take to say hello.
@@ -142,7 +143,7 @@ func (r *replication) helloNow() conntracksync.Hello {
 	return conntracksync.Hello{
 		ProtocolMin: conntracksync.ProtocolMin, ProtocolMax: conntracksync.ProtocolMax, Features: conntracksync.Features,
 		Epoch: r.epoch, Role: r.role.wire(), Term: r.role.term,
-		Node: r.node.opts.Name, ConfigHash: r.node.doc.Hash(),
+		Node: r.node.opts.Name, ConfigHash: r.node.hash(),
 	}
 }
 
@@ -176,16 +177,17 @@ func (r *replication) read(c *connection) error {
 // watch ends a stream on which nothing comes. A deadline of the socket would end it also
 // when this process was stopped for a while and everything is there to be read.
 func (c *connection) watch() {
-	ticker := time.NewTicker(watchInterval)
-	defer ticker.Stop()
-	last := time.Since(c.began)
-	c.heardAt.Store(int64(last))
+	timer := time.NewTimer(watchInterval)
+	defer timer.Stop()
+	start := time.Since(c.began)
+	c.heardAt.Store(int64(start))
+	due := start + watchInterval
 	patience := silenceLimit
 	for {
 		select {
 		case <-c.done:
 			return
-		case <-ticker.C:
+		case <-timer.C:
 		}
 		now := time.Since(c.began)
 		silent := now - time.Duration(c.heardAt.Load())
@@ -193,13 +195,16 @@ func (c *connection) watch() {
 		case c.busy.Load(): // it is this node that keeps the peer waiting
 		case silent < stallLimit+pingInterval:
 			patience = silenceLimit
-		case now-last > watchInterval+stallLimit:
+		case now-due > stallLimit:
 			patience = max(silenceLimit, silent+pingInterval+stallLimit)
 		case silent > patience:
 			c.fail(fmt.Errorf("the peer at %s has been silent for %v, check it and the HA link", c.channel.Remote(), silent.Round(10*time.Millisecond)))
 			return
 		}
-		last = now
+		// While frames come there is nothing to look at before the next one is overdue.
+		wait := max(watchInterval, stallLimit+pingInterval-silent)
+		due = now + wait
+		timer.Reset(wait)
 	}
 }
 
@@ -242,7 +247,7 @@ func (r *replication) drop(c *connection) {
 // sendStatus tells the peer how this node stands.
 func (r *replication) sendStatus() {
 	r.enqueue(&conntracksync.Frame{Type: conntracksync.FrameStatus, Status: conntracksync.PeerStatus{
-		Role: r.role.wire(), Term: r.role.term, Ready: r.ready.Load(), ConfigHash: r.node.doc.Hash(),
+		Role: r.role.wire(), Term: r.role.term, Ready: r.ready.Load(), ConfigHash: r.node.hash(),
 	}})
 	signal(r.wake)
 }

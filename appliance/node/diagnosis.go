@@ -25,7 +25,7 @@ func (n *node) diagnose(now time.Time, r elector.Report) []status.Condition {
 		// were when it was made.
 		HeartbeatAge: age(r.At, r.Peer.HeartbeatAt), IntroductionAge: age(r.At, r.Heartbeats.IntroducedAt),
 		Beat: n.beat(), Down: r.DownInterval,
-		Document: status.Short(n.doc.Hash()),
+		Document: status.Short(n.hash()),
 	}
 	if !r.Peer.HeartbeatAt.IsZero() {
 		v.PeerDocument = status.Short(hex.EncodeToString(r.Peer.Configuration[:]))

@@ -99,7 +99,7 @@ func (n *node) electorConfiguration() (elector.Configuration, error) {
 
 // digest identifies the document in the heartbeats.
 func (n *node) digest() (digest [vrrp.DigestSize]byte) {
-	hash, _ := hex.DecodeString(n.doc.Hash()) // it is hexadecimal
+	hash, _ := hex.DecodeString(n.hash()) // it is hexadecimal
 	copy(digest[:], hash)
 	return digest
 }
@@ -213,6 +213,7 @@ func (l *electorLink) listen(ctx context.Context) error {
 		close(l.changed)
 		l.changed = make(chan struct{})
 		l.mu.Unlock()
+		l.node.observer.wake()
 		if before.State != r.State || before.Term != r.Term {
 			l.node.log.Info("role", "role", r.State, "reason", r.Reason, "term", r.Term)
 			l.node.events.add(roleEvent(before, r))

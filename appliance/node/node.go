@@ -54,6 +54,10 @@ type node struct {
 	identity *peer.Identity
 	log      *slog.Logger
 
+	// documentHash is for hash.
+	hashed       sync.Once
+	documentHash string
+
 	kernel  *kernel.Reconciler
 	fence   *fence.Fence
 	guard   *fence.Guard
@@ -69,8 +73,8 @@ type node struct {
 	// mu guards what the loops report to each other.
 	mu    sync.Mutex
 	state state
-	// kick asks the reconciler for a round.
-	kick chan struct{}
+	// kick asks the reconciler for a round, linkEvents the link loop for a look.
+	kick, linkEvents chan struct{}
 	// programmed is closed after the first round of the reconciler.
 	programmed chan struct{}
 	first      sync.Once
@@ -168,7 +172,7 @@ func prepare(opts Options) (*node, func(), error) {
 	}
 	n := &node{
 		state: state{risen: make(map[string]bool)}, opts: opts, doc: doc, intent: intent, carriers: carriers, log: opts.Log,
-		kick: make(chan struct{}, 1), programmed: make(chan struct{}), events: newEventLog(opts.Name),
+		kick: make(chan struct{}, 1), linkEvents: make(chan struct{}, 1), programmed: make(chan struct{}), events: newEventLog(opts.Name),
 		observer: observer{kick: make(chan struct{}, 1)},
 	}
 	if err := n.build(); err != nil {
@@ -210,6 +214,12 @@ func (n *node) build() error {
 	}
 	n.elector = newElectorLink(n, cfg)
 	return nil
+}
+
+// hash is the document's, which never changes while the node runs.
+func (n *node) hash() string {
+	n.hashed.Do(func() { n.documentHash = n.doc.Hash() })
+	return n.documentHash
 }
 
 // beat is the time between a MASTER's heartbeats; zero if they come with the adverts.

@@ -12,8 +12,12 @@ import (
 )
 
 const (
-	// observeInterval is how often this node looks at itself for the events.
-	observeInterval = 100 * time.Millisecond
+	// observeInterval is how often this node looks at itself for the events. What
+	// changes asks for a look by itself; this is for what only time brings.
+	observeInterval = 500 * time.Millisecond
+	// observePause is the least time between two looks: what changes again and again is
+	// seen as it is then.
+	observePause = 20 * time.Millisecond
 	// sampleInterval is the time over which rates are measured.
 	sampleInterval = time.Second
 )
@@ -204,8 +208,8 @@ func (o *observer) fullSince() time.Time {
 
 // observe looks at this node again and again, and reports what has changed.
 func (n *node) observe(ctx context.Context) error {
-	ticker := time.NewTicker(observeInterval)
-	defer ticker.Stop()
+	timer := time.NewTimer(observeInterval)
+	defer timer.Stop()
 	n.events.add(status.Event{Kind: status.EventNode, Reason: "the node starts"})
 	var before status.Status
 	var lost status.Sync
@@ -221,11 +225,21 @@ func (n *node) observe(ctx context.Context) error {
 		}
 		n.events.add(status.Changes(before, s)...)
 		before = s
+		timer.Reset(observeInterval)
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-ticker.C:
+		case <-timer.C:
+			continue
 		case <-n.observer.kick:
+		}
+		if wait := observePause - time.Since(now); wait > 0 {
+			timer.Reset(wait)
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-timer.C:
+			}
 		}
 	}
 }

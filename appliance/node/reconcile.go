@@ -25,10 +25,15 @@ const (
 	// minRetryPause is how long a round that failed is not repeated, whatever the
 	// kernel reports; it doubles up to checkInterval.
 	minRetryPause = 50 * time.Millisecond
-	// linkInterval is how often the carrier of every port is looked at. The kernel
-	// reports the first loss at once, but the next ones up to a second late: it
-	// limits the rate of its link events.
+	// linkInterval is how often the carrier of every port is looked at while restlessTime
+	// has not passed since the kernel's last report of any change. The kernel reports the
+	// first loss of a carrier at once, but the next ones up to a second late: it limits the
+	// rate of its link events.
 	linkInterval = 10 * time.Millisecond
+	restlessTime = 2 * time.Second
+	// quietInterval is how often it is looked at at other times. What holds a report up
+	// then is a link of another network namespace: the limit is one for the machine.
+	quietInterval = 50 * time.Millisecond
 	// roundPatience is how long a round of the reconciler may take, with hundreds of
 	// links on a slow machine.
 	roundPatience = time.Minute
@@ -43,10 +48,18 @@ const (
 // reconcileLoop keeps the kernel in the intended state and tells the elector how
 // fit the node is.
 func (n *node) reconcileLoop(ctx context.Context) error {
-	events, err := n.kernel.Watch(ctx)
+	reports, err := n.kernel.Watch(ctx)
 	if err != nil {
 		return fmt.Errorf("watch the kernel: %w", err)
 	}
+	events := make(chan struct{}, 1)
+	go func() {
+		defer close(events)
+		for range reports { // a link that fails is felt also in the middle of a round
+			signal(n.linkEvents)
+			signal(events)
+		}
+	}()
 	var pause time.Duration
 	for ctx.Err() == nil {
 		if n.reconcile(ctx) {
@@ -86,21 +99,32 @@ func (n *node) awaitReason(ctx context.Context, events <-chan struct{}) error {
 
 // linkLoop looks at the carriers of the ports, beside the kernel's events.
 func (n *node) linkLoop(ctx context.Context) error {
-	ticker := time.NewTicker(linkInterval)
-	defer ticker.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	var toldAt time.Time
+	restlessUntil := time.Now().Add(restlessTime)
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case now := <-ticker.C:
-			if now.Sub(toldAt) >= elector.AliveInterval && n.reconciles(now) {
-				toldAt = now
-				n.elector.alive()
-			}
-			if n.linksChanged() {
-				n.judge(now)
-			}
+		case <-n.linkEvents:
+			restlessUntil = time.Now().Add(restlessTime)
+		case <-timer.C:
+		}
+		now := time.Now()
+		// Rather a look too soon than one too late.
+		if now.Sub(toldAt) >= elector.AliveInterval-quietInterval && n.reconciles(now) {
+			toldAt = now
+			n.elector.alive()
+		}
+		if n.linksChanged() {
+			n.judge(now)
+			restlessUntil = now.Add(restlessTime)
+		}
+		if now.Before(restlessUntil) {
+			timer.Reset(linkInterval)
+		} else {
+			timer.Reset(quietInterval)
 		}
 	}
 }
@@ -115,7 +139,7 @@ func (n *node) reconciles(now time.Time) bool {
 
 func (n *node) linksChanged() bool {
 	n.mu.Lock()
-	known := maps.Clone(n.state.links)
+	known := n.state.links // replaced by the next look, never changed
 	n.mu.Unlock()
 	for segment, port := range n.ports() {
 		was, judged := known[segment]
@@ -234,6 +258,7 @@ func (n *node) judge(now time.Time) {
 func (n *node) fitness(now time.Time, linkUp func(port string) bool) elector.Fitness {
 	n.mu.Lock()
 	s := &n.state
+	before := s.links
 	s.links = make(map[string]bool)
 	if s.judgedAt.IsZero() {
 		s.judgedAt = now
@@ -255,6 +280,9 @@ func (n *node) fitness(now time.Time, linkUp func(port string) bool) elector.Fit
 		s.health.Observe(now, segment, up)
 	}
 	s.health.Forget(served)
+	if !maps.Equal(before, s.links) {
+		n.observer.wake()
+	}
 	// What something else keeps from being done is not served, whatever its link says.
 	failed := len(s.health.Failed()) + rising + len(s.conflicts)
 	// A MASTER whose link works again has no reason to move.

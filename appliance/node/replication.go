@@ -89,6 +89,8 @@ type replication struct {
 	overrun         bool
 	eventsAt        time.Time
 	overrunLoggedAt time.Time
+	// published is what the observer was last woken for: whether the table is complete.
+	published bool
 	// countedAt is when the BACKUP last counted its table.
 	countedAt time.Time
 }
@@ -293,7 +295,15 @@ func (r *replication) unreported() {
 
 // publish tells the election whether this node could take over without loss.
 func (r *replication) publish() {
-	ready := r.role.master || r.receiver.Complete()
+	complete := r.receiver.Complete()
+	ready := r.role.master || complete
+	if r.role.master {
+		complete = r.sender.Complete()
+	}
+	if complete != r.published {
+		r.published = complete
+		r.node.observer.wake()
+	}
 	if r.ready.Swap(ready) != ready {
 		r.node.rejudge()
 		r.sendStatus()
@@ -346,6 +356,9 @@ func (r *replication) takeFrame(c *connection, f *conntracksync.Frame) {
 		r.releaseFirst(now)
 		signal(r.wake)
 	case conntracksync.FrameStatus:
+		if r.peerHash != f.Status.ConfigHash {
+			r.node.observer.wake()
+		}
 		r.peerHash, r.peerStatus = f.Status.ConfigHash, f.Status
 	case conntracksync.FrameHello, conntracksync.FramePing:
 	case conntracksync.FrameFlows, conntracksync.FrameDigest, conntracksync.FrameDigests,

@@ -22,7 +22,7 @@ func (n *node) status(now time.Time) status.Status {
 		Role: r.State.String(), Since: r.Since, Reason: r.Reason, Priority: r.Priority,
 		Term: r.Term, Transitions: r.Transitions,
 		Carriers: n.carrierStatus(now, r), Uplinks: n.uplinks(),
-		Config: status.Config{Hash: n.doc.Hash()},
+		Config: status.Config{Hash: n.hash()},
 		Elector: status.Elector{
 			PID: r.PID, Alive: alive, RealTime: r.Scheduling.RealTime,
 			RealTimeError: r.Scheduling.RealTimeError, MemoryLocked: r.Scheduling.MemoryLocked,
