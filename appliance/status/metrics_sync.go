@@ -76,8 +76,10 @@ func firstMetrics() []metric {
 		{"tandem_first_packets_waiting", gauge, "First packets that wait now.", nil, ofFirst(func(f FirstPackets) []reading { return one(f.Waiting) })},
 		{"tandem_first_packets_total", counter, "First packets that went on, by why: their flow was acknowledged, their time was up, too many waited, the stream ended, or there was none.", []string{"reason"}, ofFirst(func(f FirstPackets) []reading {
 			return []reading{
-				{float64(f.Acknowledged), []string{"acknowledged"}}, {float64(f.Expired), []string{"expired"}},
-				{float64(f.Displaced), []string{"displaced"}}, {float64(f.Abandoned), []string{"abandoned"}},
+				{float64(f.Acknowledged), []string{"acknowledged"}},
+				{float64(f.Expired), []string{"expired"}},
+				{float64(f.Displaced), []string{"displaced"}},
+				{float64(f.Abandoned), []string{"abandoned"}},
 				{float64(f.Unprotected), []string{"unprotected"}},
 			}
 		})},
