@@ -39,6 +39,9 @@ const (
 	echoTCPPort = 7001
 	echoUDPPort = 7002
 	bulkPort    = 7003
+
+	echoSessions, echoDatagrams = 50, 20
+	echoFlows                   = echoSessions + echoDatagrams
 )
 
 // stand is a laboratory with a pair and live traffic through it.
@@ -322,7 +325,7 @@ func (s *stand) startTraffic() {
 	s.must(s.Namespace(lab.Client).Do(func() (err error) {
 		s.client, err = traffic.StartClient(exec.Command(binary, "traffic", "client"), traffic.ClientConfig{
 			Server: address, TCPPort: echoTCPPort, UDPPort: echoUDPPort, BulkPort: bulkPort,
-			TCPSessions: 50, UDPFlows: 20,
+			TCPSessions: echoSessions, UDPFlows: echoDatagrams,
 		})
 		return err
 	}))
