@@ -154,7 +154,9 @@ func hostileMaster(s *stand) {
 // nonsense are frames that do not parse, or say what cannot be.
 func (p *impostor) nonsense() {
 	for _, b := range [][]byte{
-		{0}, {2, 0}, make([]byte, 18), []byte("GET / HTTP/1.1\r\n"),
+		{0},
+		{2, 0},
+		make([]byte, 18), []byte("GET / HTTP/1.1\r\n"),
 		append(conntracksync.AppendFrame(nil, &conntracksync.Frame{Version: 2, Type: conntracksync.FrameFlows, Seq: 1}), 1, 0xff, 0xff, 0xff, 0xff, 0xff),
 		append(conntracksync.AppendFrame(nil, &conntracksync.Frame{Version: 2, Type: conntracksync.FrameFlows, Seq: 1}), 3, 2, 0xff, 0xff),
 	} {
@@ -164,14 +166,17 @@ func (p *impostor) nonsense() {
 	}
 	all := everything()
 	for _, f := range []conntracksync.Frame{
-		{Type: 200}, {Type: conntracksync.FrameBarrier},
+		{Type: 200},
+		{Type: conntracksync.FrameBarrier},
 		{Type: conntracksync.FrameRepairEnd, Set: all, Count: math.MaxUint64},
-		{Type: conntracksync.FrameRepairBegin, Set: all}, {Type: conntracksync.FrameRepairBegin},
+		{Type: conntracksync.FrameRepairBegin, Set: all},
+		{Type: conntracksync.FrameRepairBegin},
 		{Type: conntracksync.FrameRepairEnd, Count: math.MaxUint64},
 		{Type: conntracksync.FrameDigest, Digest: conntracksync.Digest{Sum: 1, Flows: math.MaxUint64}},
 		{Type: conntracksync.FrameDigests, Digests: make([]uint64, conntracksync.Buckets)},
 		{Type: conntracksync.FrameAck, Acked: math.MaxUint64, Complete: true},
-		{Type: conntracksync.FrameDigestRequest}, {Type: conntracksync.FrameRepairRequest, Set: all},
+		{Type: conntracksync.FrameDigestRequest},
+		{Type: conntracksync.FrameRepairRequest, Set: all},
 		{Type: conntracksync.FrameStatus, Status: conntracksync.PeerStatus{Role: 77, Term: math.MaxUint64}},
 	} {
 		if !p.say(f) {
@@ -246,7 +251,8 @@ func hostileBackup(s *stand) {
 	n, all := 0, everything()
 	for until := time.Now().Add(endured); time.Now().Before(until); n++ {
 		for _, f := range []conntracksync.Frame{
-			{Type: conntracksync.FrameDigestRequest}, {Type: conntracksync.FrameRepairRequest, Set: all},
+			{Type: conntracksync.FrameDigestRequest},
+			{Type: conntracksync.FrameRepairRequest, Set: all},
 			{Type: conntracksync.FrameAck, Acked: math.MaxUint64, Complete: true},
 		} {
 			if !p.say(f) {

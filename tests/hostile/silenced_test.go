@@ -9,14 +9,21 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"tandem/appliance/lab"
 )
+
+// settled is well after a new MASTER's look at its table.
+const settled = 8 * time.Second
 
 // TestEventsSwitchedOff switches the kernel's reports of sessions off. The node puts the
 // setting back, and finds what began meanwhile, long before it would have looked anyway.
 func TestEventsSwitchedOff(t *testing.T) {
 	s := newPair(t)
+	// A new MASTER looks at its table some seconds after its promotion, and then not for
+	// longer than this test waits.
+	s.throughout(settled, func() {})
 	const setting = "/proc/sys/net/netfilter/nf_conntrack_events"
 	for i, value := range []string{"0", "2"} {
 		s.must(s.Namespace(lab.Alpha).Do(func() error { return os.WriteFile(setting, []byte(value), 0) }))
