@@ -128,6 +128,26 @@ func (e *exclusion) flow(f *Flow) Skip {
 	return SkipNone
 }
 
+// expectation judges by the master, and by what is expected as far as that is said.
+func (e *exclusion) expectation(x *Expectation) Skip {
+	expected, mask := x.Key.Original, x.Mask
+	addresses := [4]netip.Addr{x.Master.Original.Source, x.Master.Original.Destination}
+	given := addresses[:2]
+	for _, end := range [...]struct{ address, mask netip.Addr }{
+		{expected.Source, mask.Source}, {expected.Destination, mask.Destination},
+	} {
+		if end.mask.IsValid() && !end.mask.IsUnspecified() {
+			given = append(given, end.address)
+		}
+	}
+	for _, a := range given {
+		if skip := e.address(a); skip != SkipNone {
+			return skip
+		}
+	}
+	return SkipNone
+}
+
 // skip judges what the MASTER reports as living.
 func (e *exclusion) skip(f *Flow) Skip {
 	if !f.encodable() {

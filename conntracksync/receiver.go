@@ -20,8 +20,9 @@ type Receiver struct {
 	version   uint8
 	features  uint64
 	role      Role
-	// term is the highest seen anywhere.
-	term uint64
+	// own is the highest term that this node's election knows, term the highest of it and
+	// of this connection.
+	own, term uint64
 	// seq is the last sequence number received, toAck the last whose frame was not
 	// ignored, acked the last acknowledged, told what was said of complete.
 	seq, toAck, acked uint64
@@ -79,7 +80,8 @@ func (r *Receiver) Connected(now time.Time, local, remote Hello) Output {
 	r.Disconnected()
 	r.version, r.connected = Negotiate(local, remote)
 	r.features = local.Features & remote.Features
-	r.term = max(r.term, remote.Term)
+	// A connection has frames of one peer only, so nothing that others said counts.
+	r.term = max(r.own, remote.Term)
 	return r.output()
 }
 
@@ -106,7 +108,8 @@ func (r *Receiver) differ() {
 // handed out and not yet carried out must be dropped when it becomes MASTER.
 func (r *Receiver) SetRole(now time.Time, master bool, term uint64) Output {
 	r.begin()
-	r.term = max(r.term, term)
+	r.own = max(r.own, term)
+	r.term = max(r.term, r.own)
 	role := RoleBackup
 	if master {
 		role = RoleMaster
@@ -201,7 +204,7 @@ func (r *Receiver) sequenced(now time.Time, f *Frame) {
 	case f.Term < r.term:
 		r.stats.IgnoredTerm++
 		return
-	case f.Term > r.term:
+	case f.Term > r.term && f.Type.fromSender():
 		r.term = f.Term
 		r.restart()
 	}
@@ -238,10 +241,16 @@ func (r *Receiver) record(now time.Time, record *Record) {
 		if meta := r.ix.find(record.Hash); live(meta) {
 			*meta |= metaConfirmed
 		}
-	case RecordExpect:
-		r.ops = append(r.ops, Op{Kind: OpExpect, Expect: record.Expect})
-	case RecordExpectGone:
-		r.ops = append(r.ops, Op{Kind: OpExpectDelete, Expect: record.Expect})
+	case RecordExpect, RecordExpectGone:
+		if r.exclude.expectation(record.Expect) != SkipNone {
+			r.stats.IgnoredAddress++
+			return
+		}
+		kind := OpExpect
+		if record.Kind == RecordExpectGone {
+			kind = OpExpectDelete
+		}
+		r.ops = append(r.ops, Op{Kind: kind, Expect: record.Expect})
 	case RecordDestroy:
 		r.destroy(record)
 	case RecordNew, RecordUpdate, RecordRefresh:

@@ -379,3 +379,52 @@ func TestPromotionWithTrafficAlready(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+func TestAbsurdTermCountsForItsConnectionOnly(t *testing.T) {
+	ix := NewIndex([16]byte{1})
+	r := NewReceiver(ReceiverConfig{}, ix)
+	now := time.Unix(1000, 0)
+	local := Hello{ProtocolMin: ProtocolMin, ProtocolMax: ProtocolMax, Features: Features}
+	remote := local
+	r.SetRole(now, false, 2)
+	remote.Term = ^uint64(0)
+	r.Connected(now, local, remote)
+	r.Receive(now, &Frame{Version: ProtocolMin, Type: 'E', Seq: 1, Term: ^uint64(0)})
+	remote.Term = 3
+	r.Connected(now, local, remote)
+	r.Receive(now, &Frame{Version: ProtocolMin, Type: 'E', Seq: 1, Term: ^uint64(0)})
+	r.Receive(now, &Frame{Version: ProtocolMin, Type: FrameBarrier, Seq: 2, Term: 3})
+	if ignored := r.Stats().IgnoredTerm; ignored != 0 {
+		t.Fatalf("%d frames of the MASTER in office are ignored", ignored)
+	}
+	r.SetRole(now, true, 4)
+	r.SetRole(now, false, 4)
+	r.Receive(now, &Frame{Version: ProtocolMin, Type: FrameBarrier, Seq: 3, Term: 3})
+	if ignored := r.Stats().IgnoredTerm; ignored != 1 {
+		t.Fatalf("%d frames of an old term are ignored, want 1", ignored)
+	}
+}
+
+func TestExpectationsOfExcludedFlowsAreLeftOut(t *testing.T) {
+	own := netip.MustParseAddr("10.9.9.1")
+	inside, outside := netip.MustParseAddr("10.0.0.5"), netip.MustParseAddr("198.51.100.7")
+	full := netip.MustParseAddr("255.255.255.255")
+	master := func(a, b netip.Addr) Key {
+		return Key{Original: Tuple{Source: a, Destination: b, SourcePort: 5, DestinationPort: 21}, Protocol: 6}
+	}
+	e := newExclusion([]netip.Addr{own}, nil)
+	for name, c := range map[string]struct {
+		x    Expectation
+		want Skip
+	}{
+		"forwarded": {Expectation{Master: master(inside, outside), Key: master(outside, inside), Mask: Tuple{Destination: full}}, SkipNone},
+		"any source": {Expectation{Master: master(inside, outside), Key: Key{Original: Tuple{Source: netip.IPv4Unspecified(), Destination: inside}},
+			Mask: Tuple{Source: netip.IPv4Unspecified(), Destination: full}}, SkipNone},
+		"own master":  {Expectation{Master: master(own, outside), Key: master(outside, inside)}, SkipAddress},
+		"to the node": {Expectation{Master: master(inside, outside), Key: master(outside, own), Mask: Tuple{Destination: full}}, SkipAddress},
+	} {
+		if got := e.expectation(&c.x); got != c.want {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+}

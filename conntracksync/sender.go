@@ -296,6 +296,10 @@ func (s *Sender) expectation(kind EventKind, e *Expectation) {
 	if !s.connected || s.features&FeatureExpectations == 0 || e == nil || !e.encodable() {
 		return
 	}
+	if skip := s.exclude.expectation(e); skip != SkipNone {
+		s.stats.Skipped[skip]++
+		return
+	}
 	if s.queue.records >= s.cfg.QueueLimit {
 		return // passes tell of all that are there
 	}

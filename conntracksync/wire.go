@@ -100,6 +100,17 @@ func (t FrameType) String() string {
 	return fmt.Sprintf("frame type %d", uint8(t))
 }
 
+// fromSender tells whether a [Sender] of this version makes such frames. What a newer one
+// adds is acknowledged and else left alone.
+func (t FrameType) fromSender() bool {
+	switch t {
+	case FrameFlows, FrameDigest, FrameDigests, FrameRepairBegin, FrameRepairEnd, FrameBarrier:
+		return true
+	case FrameHello, FrameDigestRequest, FrameRepairRequest, FrameAck, FrameStatus, FramePing:
+	}
+	return false
+}
+
 // Role is a node's role as it travels in frames.
 type Role uint8
 

@@ -17,7 +17,7 @@ import (
 )
 
 // TestStrangerOnHALink puts a third host on the HA segment, which opens a thousand
-// connections to each replication port: silent, slow and talkative ones. All are turned
+// connections to bravo's replication port: silent, slow and talkative ones. All are turned
 // away, and the stream between the nodes goes on.
 func TestStrangerOnHALink(t *testing.T) {
 	s := newPair(t)
