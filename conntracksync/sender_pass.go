@@ -67,6 +67,7 @@ func (s *Sender) WantDump(now time.Time) bool {
 	}
 	p := &s.pass
 	s.stats.Passes++
+	s.releaseAll(now) // or what is older than the pass would count as newer than its rows
 	p.begin(now)
 	s.ix.beginPass()
 	p.filling = !s.ix.filled
