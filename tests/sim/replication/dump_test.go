@@ -67,10 +67,10 @@ func (n *node) dumpStep(wait time.Duration, do func()) {
 // dumpRead reads a part of the table.
 func (n *node) dumpRead() {
 	d := n.dump
-	switch {
-	case d.part == d.fails:
+	switch d.part {
+	case d.fails:
 		n.endDump(true)
-	case d.part == parts:
+	case parts:
 		n.endDump(false)
 	default:
 		d.rows = n.kernel.snapshot(d.part, d.rows[:0])

@@ -26,6 +26,7 @@ const (
 	ruleIdle      rule = "nothing is sent but digests when nothing changes"
 	ruleLoop      rule = "no repair without a cause"
 	ruleSilence   rule = "only the MASTER tells"
+	ruleTerm      rule = "a node that lost the term is not believed"
 	ruleBackups   rule = "the MASTER's kernel is its own"
 	ruleMasters   rule = "masters go before their children"
 	ruleOwn       rule = "what is not replicated is left alone"
@@ -59,7 +60,7 @@ type watch struct {
 	// frames counts what was sent, by type.
 	frames [256]int
 	// takeovers, kept and complete count what was put to the test.
-	takeovers, kept, complete, barriers, refusals, overruns int
+	takeovers, kept, complete, barriers, refusals int
 }
 
 type counters struct {
@@ -347,9 +348,13 @@ func (w *world) checkComplete(n *node) {
 		return
 	}
 	w.watch.complete++
+	age := bound
+	if w.broken == 0 && w.now-w.disturbedAt > w.hops() {
+		age = w.hops() // the word of the other node is new
+	}
 	n.kernel.each(func(e *entry) {
 		id := identify(&e.flow)
-		if w.now-e.changed < bound || !w.both(&e.flow) {
+		if w.now-e.changed < age || !w.both(&e.flow) {
 			return
 		}
 		if w.now-w.documentAt < bound {

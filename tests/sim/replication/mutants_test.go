@@ -46,7 +46,7 @@ func mutants() []mutant.Mutant {
 }
 
 // mutantSeeds is how many seeds may pass before a mutant must be caught.
-const mutantSeeds = 1000
+const mutantSeeds = 400
 
 // TestMutants: a simulation that does not notice a broken rule is worth nothing.
 func TestMutants(t *testing.T) {

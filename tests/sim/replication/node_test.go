@@ -220,19 +220,22 @@ func (n *node) disconnected(c *stream) {
 	n.pump()
 }
 
-// takeFrame takes in a frame of the peer.
+// takeFrame takes in a frame of the peer: what a Receiver replies is for the Sender.
 func (n *node) takeFrame(f *conntracksync.Frame) {
-	switch f.Type {
-	case conntracksync.FrameAck, conntracksync.FrameDigestRequest, conntracksync.FrameRepairRequest:
+	if f.Type == conntracksync.FrameAck || f.Type == conntracksync.FrameDigestRequest || f.Type == conntracksync.FrameRepairRequest {
 		n.w.heard(n, f)
 		n.sender.Receive(n.w.clock(), f)
 		n.w.checkBarrier(n)
-	default:
-		before := n.receiver.Stats()
-		n.obey(n.receiver.Receive(n.w.clock(), f))
-		if after := n.receiver.Stats(); after.IgnoredMaster+after.IgnoredTerm > before.IgnoredMaster+before.IgnoredTerm {
-			n.w.ignored(n, f.Seq)
-		}
+		return
+	}
+	before := n.receiver.Stats()
+	out := n.receiver.Receive(n.w.clock(), f)
+	if f.Term < n.term && len(out.Ops) > 0 {
+		n.w.fail(ruleTerm, "%s applies a frame of term %d in term %d", nodeName(n.id), f.Term, n.term)
+	}
+	n.obey(out)
+	if after := n.receiver.Stats(); after.IgnoredMaster+after.IgnoredTerm > before.IgnoredMaster+before.IgnoredTerm {
+		n.w.ignored(n, f.Seq)
 	}
 }
 

@@ -124,9 +124,9 @@ func coarse(s conntracksync.TCPState) int {
 		return 2
 	case conntracksync.TCPTimeWait, conntracksync.TCPClose:
 		return 3
-	default:
-		return 0
+	case conntracksync.TCPNone, conntracksync.TCPSynSent, conntracksync.TCPSynReceived, conntracksync.TCPSynSent2:
 	}
+	return 0
 }
 
 // class is what the nodes compare of a flow.
@@ -271,6 +271,7 @@ func (w *world) sent(n *node, b []byte) {
 				s.dead = slices.DeleteFunc(s.dead, func(d identity) bool { return d == id })
 				s.waiting = append(s.waiting, sentFact{f.Seq, id, fact{ended: true, gone: true, at: w.now}})
 			}
+		case conntracksync.RecordKeep, conntracksync.RecordExpect, conntracksync.RecordExpectGone:
 		}
 	}
 }

@@ -63,10 +63,9 @@ func (c *codec) lengthen(b []byte) []byte {
 		body := append([]byte(nil), b[at+1+n:][:length]...)
 		at += 1 + n + int(length)
 		if c.rng.Float64() < 0.3 {
-			switch conntracksync.RecordKind(kind) {
-			case conntracksync.RecordNew, conntracksync.RecordUpdate, conntracksync.RecordRefresh:
+			if k := conntracksync.RecordKind(kind); k == conntracksync.RecordNew || k == conntracksync.RecordUpdate || k == conntracksync.RecordRefresh {
 				body = append(body, unknownField, 3, 7, 8, 9)
-			default:
+			} else {
 				body = append(body, 1, 2, 3, 4)
 			}
 		}
