@@ -156,7 +156,7 @@ func (p *impostor) nonsense() {
 	for _, b := range [][]byte{
 		{0},
 		{2, 0},
-		make([]byte, 18), []byte("GET / HTTP/1.1\r\n"),
+		make([]byte, 18), []byte("GET / HTTP/1.1\r\n"), []byte("GET / HTTP/1.1\r\n\r\n"),
 		append(conntracksync.AppendFrame(nil, &conntracksync.Frame{Version: 2, Type: conntracksync.FrameFlows, Seq: 1}), 1, 0xff, 0xff, 0xff, 0xff, 0xff),
 		append(conntracksync.AppendFrame(nil, &conntracksync.Frame{Version: 2, Type: conntracksync.FrameFlows, Seq: 1}), 3, 2, 0xff, 0xff),
 	} {
