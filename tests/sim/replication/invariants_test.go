@@ -366,8 +366,12 @@ func (w *world) checkComplete(n *node) {
 		if at, gone := b.kernel.gone[id]; gone && w.now-at < bound {
 			return
 		}
-		if ended, ok := w.endedAt[id]; ok && e.created < ended {
+		ended, again := w.endedAt[id]
+		if again && e.created < ended {
 			return // it ended on the old MASTER, and this node had no time to sweep it
+		}
+		if again && w.now-w.oracle.sides[n.id].lossAt < unsureTime+w.passTime() {
+			return // the end of its predecessor was reported late
 		}
 		if e.omitted > 0 && (!w.digests() || e.omitted+1 >= n.kernel.dumps) {
 			return // the readings left it out
