@@ -135,6 +135,33 @@ func (w *world) judgeAcknowledged(n *node, s *side, news []identity) {
 	}
 }
 
+// judgeOrder: in a repair a flow with a master comes after its master.
+func (w *world) judgeOrder(n *node, r *conntracksync.Record) {
+	s := &w.oracle.sides[n.id]
+	if r.Kind != conntracksync.RecordRefresh || s.children == nil {
+		return
+	}
+	if s.children[r.Flow.Key] {
+		w.fail(ruleMasters, "%s tells of %s after a child of it", nodeName(n.id), show(&r.Flow))
+	}
+	if x := r.Flow.Extra; x != nil && x.HasMaster {
+		s.children[x.Master] = true
+	}
+}
+
+// checkWindows: a BACKUP that counts its table as complete has no windows that it learned
+// as MASTER.
+func (w *world) checkWindows(n *node) {
+	if n.master || !n.receiver.Complete() {
+		return
+	}
+	n.kernel.each(func(e *entry) {
+		if e.learned && e.flow.Protocol == protocolTCP && w.both(&e.flow) && w.now-e.windowAt > w.hops() {
+			w.fail(ruleWindows, "%s has %s with windows of %v", nodeName(n.id), show(&e.flow), e.windowAt)
+		}
+	})
+}
+
 // judgeDrained: all that waited was sent.
 func (w *world) judgeDrained(n *node) {
 	s := &w.oracle.sides[n.id]
@@ -309,6 +336,7 @@ func (w *world) look(n *node) {
 		w.fail(ruleStream, "%s counts %d gaps, %d repeated frames, %d bad acknowledgements",
 			nodeName(n.id), c.receiver.Gaps, c.receiver.Repeated, c.sender.BadAcks)
 	}
+	w.checkWindows(n)
 	if !n.master {
 		return
 	}

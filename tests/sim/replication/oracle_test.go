@@ -34,6 +34,8 @@ type side struct {
 	// dead are the flows that were told to live though their end was taken in: the end
 	// must follow.
 	dead []identity
+	// children are the masters of flows that the repair under way has told of.
+	children map[conntracksync.Key]bool
 	// had are the flows that the kernel had when the mastership ended.
 	had map[identity]remains
 	// overflows and barrier tell what the barrier is about.
@@ -216,6 +218,9 @@ func (w *world) watchOverflows(n *node) {
 	if o := n.sender.Stats().Overflows; o != s.overflows {
 		s.overflows = o
 		w.disturb("overflow", n.id)
+		if n.sender.Complete() {
+			w.fail(ruleComplete, "%s counts its table as complete though it has just dropped what waited", nodeName(n.id))
+		}
 		s.forgetEvents()
 	}
 }
@@ -248,9 +253,13 @@ func (w *world) sent(n *node, b []byte) {
 		w.fail(ruleSilence, "%s sends though it is not MASTER", nodeName(n.id))
 	}
 	s := &w.oracle.sides[n.id]
+	if f.Type == conntracksync.FrameRepairBegin {
+		s.children = map[conntracksync.Key]bool{}
+	}
 	for i := range f.Records {
 		r := &f.Records[i]
 		id := identify(&r.Flow)
+		w.judgeOrder(n, r)
 		switch r.Kind {
 		case conntracksync.RecordNew, conntracksync.RecordUpdate, conntracksync.RecordRefresh:
 			w.say(n.id, "tells %d %s", r.Kind, show(&r.Flow))

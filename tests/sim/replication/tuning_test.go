@@ -49,10 +49,13 @@ func (w *world) draw() {
 	}
 	spacing := ms(200, 1000)
 	interval := ms(2000, 4000)
-	queue := pick(w, 60, 200, 65536)
+	queue, held := pick(w, 60, 200, 65536), pick(w, 4, 64)
+	if queue > 200 {
+		held = 8192
+	}
 	t.sender = conntracksync.SenderConfig{
 		Timeouts: t.timeouts, DigestInterval: ms(500, 4000), PassInterval: interval, PassSpacing: spacing,
-		TrimDelay: ms(500, 3000), TrimRate: pick(w, 300, 100_000), Hold: ms(1, 20), HoldLimit: pick(w, 4, 64, 8192),
+		TrimDelay: ms(500, 3000), TrimRate: pick(w, 300, 100_000), Hold: ms(1, 20), HoldLimit: held,
 		QueueLimit: queue, RowCredit: min(pick(w, 16, 100, 1024), queue/4), FrameRecords: pick(w, 1, 20, 256),
 		RepairInterval: ms(3000, 6000),
 	}
@@ -72,7 +75,7 @@ func (w *world) draw() {
 	t.frozenMax = 600 * time.Millisecond
 	t.sendBuffer = pick(w, 2<<10, 32<<10, 96<<10)
 	t.slowest = 100 << 10
-	w.link = link{delay: w.between(50*time.Microsecond, 5*time.Millisecond), speed: pick(w, 1e6, 1e7, 1e8)}
+	w.link = link{delay: w.between(50*time.Microsecond, 5*time.Millisecond), speed: pick(w, 1e5, 1e6, 1e7, 1e8)}
 	w.clients = clients{sessions: map[identity]*session{}, rate: pick(w, 3.0, 10, 20)}
 }
 
