@@ -19,7 +19,7 @@ const (
 	// fillPatience, resyncPatience and takeoverPatience bound the experiments.
 	fillPatience     = 90 * time.Second
 	resyncPatience   = 90 * time.Second
-	takeoverPatience = 40 * time.Second
+	takeoverPatience = time.Minute
 	// sampled is how many sessions are looked at.
 	sampled = 50
 )
