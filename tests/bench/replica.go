@@ -29,8 +29,8 @@ type replicator interface {
 	replicaCount(ctx context.Context, node string) (int, error)
 	// replicaTable are those of the load.
 	replicaTable(ctx context.Context, node string) (sessionTable, error)
-	// quiesce keeps the MASTER's replication from learning of flows, if it can be, and
-	// resume waits until it knows all of them.
+	// quiesce gets the MASTER's replication ready for many flows, and resume waits until
+	// it knows all of them.
 	quiesce(ctx context.Context, node string) error
 	resume(ctx context.Context, node string, flows int) error
 	// linked tells that the nodes are connected, equal that the BACKUP, which has that
@@ -51,7 +51,22 @@ func (t *tandem) replicaTable(_ context.Context, node string) (sessionTable, err
 	return kernelTable(t.Namespace(node))
 }
 
-func (t *tandem) quiesce(context.Context, string) error { return nil }
+// quiesce starts the daemons again: they read the kernel's time-outs when they start,
+// and shorten what is longer after they have become MASTER.
+func (t *tandem) quiesce(ctx context.Context, node string) error {
+	if _, err := t.Inject(ctx, lab.Crash, node); err != nil {
+		return err
+	}
+	if err := t.Heal(ctx, lab.Crash, node); err != nil {
+		return err
+	}
+	return poll(ctx, func(ctx context.Context) error {
+		if t.role(ctx, node) != roleMaster {
+			return fmt.Errorf("%s is not yet MASTER again", node)
+		}
+		return nil
+	})
+}
 
 // busy is the share of a processor above which a daemon has not done its work.
 const busy = 0.15
