@@ -55,8 +55,10 @@ type replication struct {
 	ready                atomic.Bool
 	traffic              traffic
 
-	mu       sync.Mutex
-	index    *conntracksync.Index
+	mu    sync.Mutex
+	index *conntracksync.Index
+	// timeouts are the kernel's, which sender and receiver look at.
+	timeouts *conntracksync.TimeoutTable
 	sender   *conntracksync.Sender
 	receiver *conntracksync.Receiver
 	conn     *connection
@@ -122,11 +124,7 @@ func newReplication(n *node, other config.Member) (*replication, error) {
 	if err != nil {
 		return nil, errors.Join(err, table.Close())
 	}
-	limits, err := ctnetlink.ReadTimeouts()
-	if err != nil {
-		n.log.Warn("the time-outs of connection tracking cannot be read; using the kernel's defaults", "error", err)
-	}
-	own, timeouts := n.ownAddresses(), conntracksync.TimeoutTable(limits)
+	own, timeouts := n.ownAddresses(), conntracksync.DefaultTimeouts()
 	var local []netip.Prefix
 	for _, u := range n.intent.Unreplicated {
 		local = append(local, u.Prefixes...)
@@ -136,10 +134,10 @@ func newReplication(n *node, other config.Member) (*replication, error) {
 		node: n, peer: other, ways: ways, table: table, epoch: binary.BigEndian.Uint64(epoch[:]),
 		wake: make(chan struct{}, 1), rows: make(chan struct{}, 1),
 		hurryRead: make(chan struct{}, 1), hurrySend: make(chan struct{}, 1),
-		first:    newFirstPackets(n.intent.Held),
-		index:    index,
-		sender:   conntracksync.NewSender(conntracksync.SenderConfig{Exclude: own, ExcludeNetworks: local, Timeouts: &timeouts}, index),
-		receiver: conntracksync.NewReceiver(conntracksync.ReceiverConfig{Exclude: own, ExcludeNetworks: local, Timeouts: &timeouts}, index),
+		first: newFirstPackets(n.intent.Held),
+		index: index, timeouts: timeouts,
+		sender:   conntracksync.NewSender(conntracksync.SenderConfig{Exclude: own, ExcludeNetworks: local, Timeouts: timeouts}, index),
+		receiver: conntracksync.NewReceiver(conntracksync.ReceiverConfig{Exclude: own, ExcludeNetworks: local, Timeouts: timeouts}, index),
 	}, nil
 }
 

@@ -22,15 +22,31 @@ func (r *replication) startDumps(ctx context.Context, now time.Time) {
 	if r.dumping {
 		return
 	}
+	var feed func([]conntracksync.Flow) error
+	var end func(error)
 	switch {
 	case r.receiver.WantDump(now):
-		r.dumping = true
-		go r.dump(ctx, r.feedReceiver, r.endReceiver)
+		feed, end = r.feedReceiver, r.endReceiver
 	case r.sender.WantDump(now):
-		r.dumping = true
-		go r.dump(ctx, func(flows []conntracksync.Flow) error { return r.feedSender(ctx, flows) },
-			func(err error) { r.endSender(ctx, err) })
+		feed = func(flows []conntracksync.Flow) error { return r.feedSender(ctx, flows) }
+		end = func(err error) { r.endSender(ctx, err) }
+	default:
+		return
 	}
+	r.readTimeouts()
+	r.dumping = true
+	go r.dump(ctx, feed, end)
+}
+
+// readTimeouts reads the kernel's time-outs before each pass: somebody may have changed
+// them since.
+func (r *replication) readTimeouts() {
+	limits, err := ctnetlink.ReadTimeouts()
+	if err != nil {
+		r.node.log.Warn("the time-outs of connection tracking cannot be read", "error", err)
+		return
+	}
+	*r.timeouts = conntracksync.TimeoutTable(limits)
 }
 
 // dump reads the table and feeds it in parts. It always calls end.
