@@ -350,7 +350,11 @@ func (w *world) documentsDiffer(length time.Duration) {
 func (w *world) adopt(n *node, excludes bool) {
 	w.documentAt = w.now
 	w.documentsChange()
+	changed := n.excludes != excludes
 	n.adopt(excludes)
+	if changed && n.master && n.sender.Complete() {
+		w.fail(ruleComplete, "%s counts its table as complete though it has not looked at it with the new document", nodeName(n.id))
+	}
 }
 
 // watchDocument is when a document last changed.

@@ -126,8 +126,8 @@ func (w *world) judgeAcknowledged(n *node, s *side, news []identity) {
 		if _, excused := n.kernel.gone[id]; f.ended || excused {
 			continue
 		}
-		if e := n.kernel.byOriginal[id.Key]; e != nil && n.kernel.lapsed(e) {
-			continue // the kernel has not noticed yet
+		if n.kernel.unnoticed(id) {
+			continue
 		}
 		if missing := w.missing(n, id, f); missing != "" {
 			w.fail(ruleSurvives, "%s acknowledges %v, which %s", nodeName(n.id), id, missing)
@@ -156,7 +156,8 @@ func (w *world) checkWindows(n *node) {
 		return
 	}
 	n.kernel.each(func(e *entry) {
-		if e.learned && e.flow.Protocol == protocolTCP && w.both(&e.flow) && w.now-e.windowAt > w.hops() {
+		if e.learned && e.flow.Protocol == protocolTCP && w.both(&e.flow) && n.other().kernel.has(identify(&e.flow)) != nil &&
+			w.now-max(e.windowAt, w.documentAt) > w.boundSweep(n) {
 			w.fail(ruleWindows, "%s has %s with windows of %v", nodeName(n.id), show(&e.flow), e.windowAt)
 		}
 	})
@@ -208,7 +209,7 @@ func (w *world) judgeTakeover(n *node) {
 		if !had || !w.both(&conntracksync.Flow{Key: id.Key, Reply: id.reply, Status: f.status}) {
 			continue
 		}
-		if _, excused := n.kernel.gone[id]; e == nil && excused {
+		if _, excused := n.kernel.gone[id]; e == nil && (excused || n.kernel.unnoticed(id)) {
 			continue
 		}
 		if e == nil {
@@ -388,8 +389,8 @@ func (w *world) checkComplete(n *node) {
 		if w.now-w.documentAt < bound {
 			return // the other node did not replicate it then
 		}
-		if o := b.kernel.byOriginal[id.Key]; o != nil && b.kernel.lapsed(o) {
-			return // the kernel has not noticed yet
+		if b.kernel.unnoticed(id) {
+			return
 		}
 		if at, gone := b.kernel.gone[id]; gone && w.now-at < bound {
 			return
@@ -397,6 +398,9 @@ func (w *world) checkComplete(n *node) {
 		ended, again := w.endedAt[id]
 		if again && e.created < ended {
 			return // it ended on the old MASTER, and this node had no time to sweep it
+		}
+		if !w.tuning.feedsFirst && e.created < n.promotedAt && w.now-n.promotedAt < w.passGap()+bound {
+			return // an end of before the promotion counted for the time after it
 		}
 		if again && w.now-w.oracle.sides[n.id].lossAt < unsureTime+w.passTime() {
 			return // the end of its predecessor was reported late

@@ -136,6 +136,12 @@ func (k *kernel) has(id identity) *entry {
 	return nil
 }
 
+// unnoticed tells that the flow has ended and the kernel has not noticed yet.
+func (k *kernel) unnoticed(id identity) bool {
+	e := k.byOriginal[id.Key]
+	return e != nil && e.flow.Reply == id.reply && k.lapsed(e)
+}
+
 // lapsed tells that no packet came in time. A flow with traffic never lapses.
 func (k *kernel) lapsed(e *entry) bool { return e.expires <= k.w.now && !k.busy(e) }
 

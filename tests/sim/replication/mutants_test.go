@@ -40,8 +40,8 @@ func mutants() []mutant.Mutant {
 		one("late end believed", "Event", "r.pass.doubt.add(bucketOf(hash))", "if !MUTANT { r.pass.doubt.add(bucketOf(hash)) }"),
 		one("own end not heard", "Event", "if hash := r.ix.hash(&e.Flow); r.ix.remove(hash, true) {", "if hash := r.ix.hash(&e.Flow); !MUTANT && r.ix.remove(hash, true) {"),
 		one("excluded network applied", "record", "if r.exclude.flow(&record.Flow) != SkipNone {", "if !MUTANT && r.exclude.flow(&record.Flow) != SkipNone {"),
+		one("held when a pass begins", "WantDump", "s.releaseAll(now)", "if !MUTANT { s.releaseAll(now) }"),
 		one("change of networks not looked at", "SetExclude", "if s.master {", "if !MUTANT && s.master {"),
-		one("loss of the role not minded", "SetRole", "s.forget()", "if !MUTANT { s.forget() }"),
 	}
 }
 

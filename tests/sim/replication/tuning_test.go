@@ -43,7 +43,7 @@ func (w *world) draw() {
 	}
 	t := &w.tuning
 	t.timeouts = &conntracksync.TimeoutTable{
-		TCP:  [...]uint32{6, 5, 4, 36, 5, 4, 3, 6, 2, 5},
+		TCP:  [...]uint32{6, 5, 4, 60, 5, 4, 3, 6, 2, 5},
 		SCTP: [...]uint32{4, 4, 3, 3, 20, 3, 3, 3, 8},
 		UDP:  4, UDPStream: 10, GRE: 5, GREStream: 12, ICMP: 4, ICMPv6: 4, Generic: 20,
 	}
