@@ -18,6 +18,8 @@ func wallClock() map[string]map[string]string {
 		"time.Unix": {
 			"conntracksync/peer/identity.go":    certificate,
 			"conntracksync/ctnetlink/socket.go": "a deadline that has passed, whatever the time",
+			"conntracksync/nfqueue/queue.go":    "a deadline that has passed, whatever the time",
+			"conntracksync/pass.go":             "a moment that has passed, whatever the time",
 		},
 		"time.Date":      {"conntracksync/peer/identity.go": certificate},
 		"time.Parse":     {},
