@@ -232,7 +232,7 @@ func (w *world) judgeTakeover(n *node) {
 func (w *world) judgeRemaining(n *node, e *entry, before time.Duration) {
 	normal := n.kernel.normal(&e.flow)
 	least := min(before, normal)/2 - w.passGap() - time.Second
-	if got := n.kernel.remaining(e); got < least && w.now-n.backupAt > w.boundSweep(n) && w.now-e.created > w.boundSweep(n) {
+	if got := n.kernel.remaining(e); got < least && w.now-n.backupAt > w.boundSweep(n) {
 		w.fail(ruleTimeouts, "%s becomes MASTER, and %s has %v left of %v", nodeName(n.id), show(&e.flow), got, before)
 	}
 }
@@ -392,7 +392,7 @@ func (w *world) checkComplete(n *node) {
 		if b.kernel.unnoticed(id) {
 			return
 		}
-		if at, gone := b.kernel.gone[id]; gone && w.now-at < bound {
+		if at, gone := b.kernel.gone[id]; gone && w.now-at < age+w.tuning.sender.DigestInterval {
 			return
 		}
 		ended, again := w.endedAt[id]

@@ -255,7 +255,8 @@ func (w *world) sent(n *node, b []byte) {
 	s := &w.oracle.sides[n.id]
 	if f.Type == conntracksync.FrameRepairBegin {
 		s.children = map[conntracksync.Key]bool{}
-	} else if f.Type == conntracksync.FrameRepairEnd {
+	}
+	if f.Type == conntracksync.FrameRepairEnd {
 		s.children = nil
 	}
 	for i := range f.Records {

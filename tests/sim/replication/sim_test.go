@@ -80,7 +80,10 @@ func (w *world) fallSilent() {
 	w.run(w.now + w.tuning.receiver.TimeoutFloor)
 	if w.violation == "" {
 		w.checkEqual()
+		w.phase = phaseFaults // a takeover after a long quiet time
+		w.usurp(0)
 	}
+	w.run(w.now + time.Second)
 }
 
 func replay(t *testing.T, seed uint64, violation string) {
