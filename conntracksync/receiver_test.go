@@ -418,8 +418,10 @@ func TestExpectationsOfExcludedFlowsAreLeftOut(t *testing.T) {
 		want Skip
 	}{
 		"forwarded": {Expectation{Master: master(inside, outside), Key: master(outside, inside), Mask: Tuple{Destination: full}}, SkipNone},
-		"any source": {Expectation{Master: master(inside, outside), Key: Key{Original: Tuple{Source: netip.IPv4Unspecified(), Destination: inside}},
-			Mask: Tuple{Source: netip.IPv4Unspecified(), Destination: full}}, SkipNone},
+		"any source": {Expectation{
+			Master: master(inside, outside), Key: Key{Original: Tuple{Source: netip.IPv4Unspecified(), Destination: inside}},
+			Mask: Tuple{Source: netip.IPv4Unspecified(), Destination: full},
+		}, SkipNone},
 		"own master":  {Expectation{Master: master(own, outside), Key: master(outside, inside)}, SkipAddress},
 		"to the node": {Expectation{Master: master(inside, outside), Key: master(outside, own), Mask: Tuple{Destination: full}}, SkipAddress},
 	} {
