@@ -200,7 +200,7 @@ func (w *world) judgeTakeover(n *node) {
 	for id, f := range s.told {
 		e := n.kernel.has(id)
 		if f.ended {
-			if e != nil && w.now-f.at > w.boundSweep(n) && e.created < f.at {
+			if e != nil && w.now-f.at > w.boundSweep(n) && e.created < f.at && w.both(&e.flow) {
 				w.fail(ruleDead, "%s becomes MASTER with %s, the end of which it acknowledged", nodeName(n.id), show(&e.flow))
 			}
 			continue
