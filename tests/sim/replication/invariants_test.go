@@ -399,7 +399,8 @@ func (w *world) checkComplete(n *node) {
 		if again && e.created < ended {
 			return // it ended on the old MASTER, and this node had no time to sweep it
 		}
-		if !w.tuning.feedsFirst && e.created < n.promotedAt && w.now-n.promotedAt < w.passGap()+bound {
+		late := !w.tuning.feedsFirst || n.kernel.fullAt > 0 && n.promotedAt-n.kernel.fullAt < time.Second
+		if late && e.created < n.promotedAt && w.now-n.promotedAt < w.passGap()+bound {
 			return // an end of before the promotion counted for the time after it
 		}
 		if again && w.now-w.oracle.sides[n.id].lossAt < unsureTime+w.passTime() {

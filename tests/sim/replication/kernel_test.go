@@ -75,8 +75,8 @@ type kernel struct {
 	// gone has the flows that this kernel lost or refused though it was told of them,
 	// and when.
 	gone map[identity]time.Duration
-	// wipedAt is when it booted.
-	wipedAt time.Duration
+	// wipedAt is when it booted, fullAt when its queue was last full.
+	wipedAt, fullAt time.Duration
 }
 
 type expect struct {
@@ -291,7 +291,7 @@ func (k *kernel) retry(e *entry) {
 func (k *kernel) push(r report) bool {
 	if k.congested || len(k.queue) >= k.w.tuning.eventQueue {
 		if !k.congested {
-			k.congested, k.lost = true, true
+			k.congested, k.lost, k.fullAt = true, true, k.w.now
 			k.w.disturb("queue of events full", k.id)
 		}
 		return false
