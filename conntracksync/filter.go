@@ -148,6 +148,9 @@ func (e *exclusion) expectation(x *Expectation) Skip {
 	return SkipNone
 }
 
+// adjusted tells that a helper has changed the flow's sequence numbers.
+func (f *Flow) adjusted() bool { return f.Extra != nil && f.Extra.HasAdjust }
+
 // skip judges what the MASTER reports as living.
 func (e *exclusion) skip(f *Flow) Skip {
 	if !f.encodable() {

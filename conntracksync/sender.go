@@ -117,6 +117,9 @@ func (s *Sender) Connected(now time.Time, local, remote Hello) {
 	s.features = local.Features & remote.Features
 	s.pass.repairAt = now
 	s.start(now)
+	if s.master && s.connected {
+		s.pass.want(now) // for what is in no digest
+	}
 }
 
 // Disconnected ends the connection. What was not sent is forgotten, the index is

@@ -163,6 +163,8 @@ func (s *Sender) row(now time.Time, f *Flow) {
 	switch {
 	case repaired:
 		s.stats.RepairedFlows++
+	case known && f.adjusted() && s.connected:
+		// No digest tells whether the peer has what a helper added since it last listened.
 	case known && classOf(f, *meta, true) == *meta&classMask:
 		return
 	case s.pass.filling || !s.connected:

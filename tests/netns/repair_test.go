@@ -145,6 +145,12 @@ func TestQuietFlowsAge(t *testing.T) {
 			Quiet: true, Sources: []netip.Addr{netip.MustParseAddr(from)}, TCPSessions: n, UDPFlows: n, Patience: forever,
 		})
 	}
+	// On the MASTER they must not end while the test waits for a pass.
+	for _, node := range nodes() {
+		for _, name := range []string{"nf_conntrack_udp_timeout", "nf_conntrack_udp_timeout_stream"} {
+			s.tune(node, name, seconds(10*prolonged*time.Second))
+		}
+	}
 	const living, ended = 20, 10
 	stays := quiet(clients[0], living)
 	quiet(clients[1], ended)
