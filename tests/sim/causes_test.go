@@ -412,9 +412,11 @@ func (m *machine) checkOutput(out vrrp.Output) {
 }
 
 // checkFence: who is not MASTER holds no lease, but for what a predecessor has left
-// to a process that has not begun yet, and for a moment after a handover.
+// to a process that has not begun yet, and for a moment after a handover; one that was
+// paused in that moment ends it as soon as it runs again.
 func (m *machine) checkFence() {
-	if !m.is(vrrp.Master) && m.fenceUntil > m.w.now && m.group.Transitions() > 0 && !m.lingers() {
+	woke := m.past.wokeAt == m.local()
+	if !m.is(vrrp.Master) && m.fenceUntil > m.w.now && m.group.Transitions() > 0 && !m.lingers() && !woke {
 		m.w.fail(ruleLease, "%s is %v and its fence stays open for %v", m.name(), m.group.State(), m.fenceUntil-m.w.now)
 	}
 }
