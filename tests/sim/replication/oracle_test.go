@@ -177,7 +177,7 @@ func (w *world) replicable(n *node, f *conntracksync.Flow) bool {
 	if f.Protocol == protocolSCTP && w.nodes[0].features&w.nodes[1].features&conntracksync.FeatureExtras == 0 {
 		return false // its tags are not told
 	}
-	if f.Extra != nil && (f.Extra.HasMaster || f.Extra.Helper != "") {
+	if f.Status&conntracksync.StatusExpected != 0 || f.Extra != nil && (f.Extra.HasMaster || f.Extra.Helper != "") {
 		return true // from the first packet on, which alone says so
 	}
 	return f.Protocol != protocolTCP || f.TCP.State != conntracksync.TCPSynSent || f.Status&conntracksync.StatusSeenReply != 0
