@@ -65,6 +65,8 @@ type Document struct {
 	Uplinks []Uplink `yaml:"uplinks"`
 	// Networks are what the pair is the gateway of.
 	Networks []Network `yaml:"networks"`
+	// Operations say which uplinks they may use.
+	Operations []Operation `yaml:"operations"`
 }
 
 // Election holds the group's VRRP parameters.
@@ -140,6 +142,11 @@ type IPv6 struct {
 	// LinkLocal is the virtual router's link-local address, the first of every advert
 	// (RFC 9568 §5.2.9).
 	LinkLocal netip.Addr `yaml:"link_local"`
+	// Translate is what an uplink does to the networks' IPv6: [TranslateNone] or its like.
+	Translate string `yaml:"translate"`
+	// NPTPrefix is the outer prefix of [TranslateNPT], as long as the networks' prefixes or shorter; the
+	// n-th network in the document that uses the uplink gets its n-th subnet.
+	NPTPrefix netip.Prefix `yaml:"npt_prefix"`
 }
 
 // VirtualRouter is a further virtual router on a segment, with a virtual MAC address of
@@ -215,6 +222,14 @@ type Uplink struct {
 	IPv6 *IPv6 `yaml:"ipv6"`
 	// VirtualRouters are further virtual routers on the segment.
 	VirtualRouters []VirtualRouter `yaml:"virtual_routers"`
+	// Cost orders the uplinks: the cheapest one that works is used. 0 is free.
+	Cost uint8 `yaml:"cost"`
+	// Labels are names by which networks may refer to several uplinks.
+	Labels []string `yaml:"labels"`
+	// Metered tells that its traffic is paid for by volume.
+	Metered bool `yaml:"metered"`
+	// DNS are the name servers that are asked through it.
+	DNS []netip.Addr `yaml:"dns"`
 }
 
 // Network is a subnet whose gateway is the pair.
@@ -229,11 +244,39 @@ type Network struct {
 	Gateway netip.Addr `yaml:"gateway"`
 	// Ports maps each member's name to its port on the network.
 	Ports map[string]Port `yaml:"ports"`
-	// Uplink names the uplink that the network's traffic takes.
+	// Uplink names the only uplink that the network's traffic takes. Parse moves it to
+	// Uplinks, and NATAddress to NATAddresses.
 	Uplink string `yaml:"uplink"`
 	// NATAddress is the virtual address of the uplink to which the network's
 	// connections are translated; the uplink's first address by default.
 	NATAddress netip.Addr `yaml:"nat_address"`
+	// Uplinks are the names of the uplinks that the network may take, each once and in the order of
+	// the document, at most as dear as MaxCost. The document may name labels.
+	Uplinks []string `yaml:"uplinks"`
+	// NATAddresses are the addresses to which its connections are translated, by the name of
+	// the uplink: one for each of Uplinks and of its routes', the uplink's first address by default.
+	NATAddresses map[string]netip.Addr `yaml:"nat_addresses"`
+	// RoutedNATAddress replaces them all: an address that the outside routes to the pair on every
+	// uplink, so that flows go on whichever uplink they take. Invalid if there is none.
+	RoutedNATAddress netip.Addr `yaml:"routed_nat_address"`
+	// MaxCost is the cost of the dearest uplink that the network may take.
+	MaxCost uint8 `yaml:"max_cost"`
+	// Probe says what must be reached through an uplink.
+	Probe Probe `yaml:"probe"`
+	// Failback is [FailbackDrain] or [FailbackKeep].
+	Failback string `yaml:"failback"`
+	// DrainTime is how long flows may stay on an uplink that the network has left: 0s to 24h.
+	DrainTime time.Duration `yaml:"drain_time"`
+	// Routes are further routes of the network.
+	Routes []Route `yaml:"routes"`
+	// Forwards and StaticNAT let the outside in.
+	Forwards  []Forward   `yaml:"forwards"`
+	StaticNAT []StaticNAT `yaml:"static_nat"`
+	// Access is the network's ACL.
+	Access Access `yaml:"access"`
+	// RateLimit bounds what the network sends to the outside, and what it gets from there, in bits
+	// per second each; zero for no bound.
+	RateLimit uint64 `yaml:"rate_limit"`
 	// Replicate tells whether the BACKUP gets to know the network's sessions. Else they
 	// stay on the node.
 	Replicate bool `yaml:"replicate"`
