@@ -16,4 +16,7 @@
 // forwarding table of the core switch outlives the port: a takeover that does
 // not move the virtual MAC address there cuts the traffic, as it would in a
 // building.
+//
+// On request there is a second way outside, "lte", from both nodes to the same server, and
+// a second network, "dmz", with a guest on it; both are wired like the first ones.
 package lab

@@ -57,6 +57,23 @@ uplinks:
 {{- range .WAN}}
     {{.}}
 {{- end}}
+{{- if .SecondUplink}}
+  - name: lte
+    vrid: 40
+    prefix: 192.0.2.0/24
+    gateway: {{.SecondUplinkGateway}}
+    addresses: [{{.SecondNATAddress}}]
+    cost: 10
+    ports:
+      alpha: {interface: lte0, address: 192.0.2.11}
+      bravo: {interface: lte0, address: 192.0.2.12}
+{{- if .IPv6}}
+    ipv6: {prefix: 2001:db8:28::/64, gateway: {{.SecondUplinkGatewayIPv6}}, addresses: ["2001:db8:28::10"], translate: nat66}
+{{- end}}
+{{- range .LTE}}
+    {{.}}
+{{- end}}
+{{- end}}
 networks:
   - name: lan
     vrid: 10
@@ -65,12 +82,25 @@ networks:
     ports:
       alpha: {interface: lan0, address: 10.0.0.2}
       bravo: {interface: lan0, address: 10.0.0.3}
-    uplink: wan
+    {{.Uplinks}}
 {{- if .IPv6}}
     ipv6: {prefix: 2001:db8:a::/64, gateway: {{.ClientGatewayIPv6}}}
 {{- end}}
 {{- range .LAN}}
     {{.}}
+{{- end}}
+{{- if .SecondNetwork}}
+  - name: dmz
+    vrid: 50
+    prefix: 10.1.0.0/24
+    gateway: {{.GuestGateway}}
+    ports:
+      alpha: {interface: dmz0, address: 10.1.0.2}
+      bravo: {interface: dmz0, address: 10.1.0.3}
+    {{.Uplinks}}
+{{- range .DMZ}}
+    {{.}}
+{{- end}}
 {{- end}}
 `
 
@@ -83,7 +113,12 @@ type documentValues struct {
 	ClientGateway, UplinkGateway, NATAddress string
 	IPv6, SecondHALink                       bool
 	ClientGatewayIPv6, UplinkGatewayIPv6     string
-	LAN, WAN, Election                       []string
+	SecondUplink, SecondNetwork              bool
+	SecondUplinkGateway, SecondNATAddress    string
+	SecondUplinkGatewayIPv6, GuestGateway    string
+	// Uplinks is the line that says which uplinks a network may take.
+	Uplinks                      string
+	LAN, DMZ, WAN, LTE, Election []string
 }
 
 // writeDocument makes both nodes' keys and the document that pins them.
@@ -96,7 +131,14 @@ func (l *Lab) writeDocument(ctx context.Context) error {
 		NATAddress:    NATAddress,
 		SecondHALink:  l.options.SecondHALink,
 		IPv6:          l.options.IPv6, ClientGatewayIPv6: ClientGatewayIPv6, UplinkGatewayIPv6: UplinkGatewayIPv6,
-		LAN: l.options.LAN, WAN: l.options.WAN, Election: l.options.Election,
+		SecondUplink: l.options.SecondUplink, SecondNetwork: l.options.SecondNetwork,
+		SecondUplinkGateway: SecondUplinkGateway, SecondNATAddress: SecondNATAddress,
+		SecondUplinkGatewayIPv6: SecondUplinkGatewayIPv6, GuestGateway: GuestGateway,
+		Uplinks: "uplink: wan",
+		LAN:     l.options.LAN, DMZ: l.options.DMZ, WAN: l.options.WAN, LTE: l.options.LTE, Election: l.options.Election,
+	}
+	if l.options.SecondUplink {
+		values.Uplinks = "uplinks: [wan, lte]"
 	}
 	for _, node := range nodeNames() {
 		key, err := l.makeKey(ctx, node)

@@ -159,10 +159,37 @@ func (l *Lab) applyHACable() error {
 
 // cables names what a node's cables lead to.
 func (l *Lab) cables() []string {
-	if l.options.SecondHALink {
-		return []string{"lan", "wan", "ha", "ha2"}
+	var list []string
+	for _, s := range l.segments() {
+		list = append(list, s.name)
 	}
-	return []string{"lan", "wan", "ha"}
+	list = append(list, "ha")
+	if l.options.SecondHALink {
+		list = append(list, "ha2")
+	}
+	return list
+}
+
+// Unplug pulls a node's cable out of the switch of a segment, "lan", "wan", "lte", "dmz" or
+// "ha2"; the node loses the carrier. Plug puts it back and waits until the switch forwards.
+func (l *Lab) Unplug(segment, node string) error {
+	if err := setDown(l.fabric, PortName(segment, node)); err != nil {
+		return fmt.Errorf("unplug %s of %s: %w", segment, node, err)
+	}
+	return nil
+}
+
+// Plug undoes [Lab.Unplug].
+func (l *Lab) Plug(ctx context.Context, segment, node string) error {
+	port := PortName(segment, node)
+	err := setUp(l.fabric, port)
+	if err == nil {
+		err = l.awaitForwarding(ctx, []string{port})
+	}
+	if err != nil {
+		return fmt.Errorf("plug in %s of %s: %w", segment, node, err)
+	}
+	return nil
 }
 
 // powerOff silences the node at the switches first, which takes microseconds

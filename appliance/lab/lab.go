@@ -37,9 +37,14 @@ type Options struct {
 	IPv6 bool
 	// SecondHALink joins the nodes by a second cable, the document's second_ha_link.
 	SecondHALink bool
-	// LAN, WAN and Election are further lines of the document's network, uplink and
-	// election, e.g. "vrrp: {virtual_mac: false}".
-	LAN, WAN, Election []string
+	// SecondUplink is another way to the server, the document's uplink "lte", which costs
+	// more than "wan" and may be used by every network; see [SecondUplinkGateway].
+	SecondUplink bool
+	// SecondNetwork is another network, "dmz", on which [Guest] stands.
+	SecondNetwork bool
+	// LAN, DMZ, WAN, LTE and Election are further lines of the document's networks, uplinks
+	// and election, e.g. "vrrp: {virtual_mac: false}".
+	LAN, DMZ, WAN, LTE, Election []string
 	// Start, if not nil, starts another router's daemons on a node, which may have
 	// just been made anew, instead of the tandem program. Whatever they are, faults
 	// hit them by their namespace. There are no document, no keys and no API then.
@@ -105,7 +110,7 @@ func (l *Lab) build(ctx context.Context) error {
 	return l.writeDocument(ctx)
 }
 
-// Namespace returns one of [Client], [Server], [Alpha], [Bravo] and [Fabric].
+// Namespace returns one of [Client], [Server], [Guest], [Alpha], [Bravo] and [Fabric].
 func (l *Lab) Namespace(name string) Namespace { return Namespace{name: name} }
 
 // ConfigPath is where the pair's document is.
@@ -128,7 +133,7 @@ func (l *Lab) stateDir(node string) string { return filepath.Join(l.options.Dir,
 // may be called twice.
 func (l *Lab) Close() error {
 	var errs []error
-	names := namespaceNames()
+	names := l.namespaceNames()
 	for _, name := range names {
 		errs = append(errs, l.killNode(name))
 	}

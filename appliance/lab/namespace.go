@@ -180,8 +180,9 @@ func disableIPv6() error {
 
 // allowIPv6 undoes that on a host's interfaces.
 func allowIPv6() error {
-	for _, link := range []string{"lo", "eth0"} {
-		if err := writeSysctl("ipv6/conf/"+link+"/disable_ipv6", "0"); err != nil {
+	for _, link := range []string{"lo", "eth0", "eth1"} {
+		err := writeSysctl("ipv6/conf/"+link+"/disable_ipv6", "0")
+		if err != nil && !(link == "eth1" && errors.Is(err, os.ErrNotExist)) {
 			return err
 		}
 	}

@@ -22,11 +22,10 @@ func (l *Lab) portsOf(fault Fault, node string) []string {
 	if whole && (fault == HALink || fault == Poweroff) {
 		ports = append(ports, PortName("ha", Alpha), PortName("ha", Bravo))
 	}
-	if fault == LAN || fault == Poweroff {
-		ports = append(ports, PortName("lan", node))
-	}
-	if fault == WAN || fault == Poweroff {
-		ports = append(ports, PortName("wan", node))
+	for _, s := range l.segments() {
+		if fault == Poweroff || fault == LAN && s.name == "lan" || fault == WAN && s.name == "wan" {
+			ports = append(ports, PortName(s.name, node))
+		}
 	}
 	return ports
 }

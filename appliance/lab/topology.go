@@ -15,8 +15,10 @@ import (
 const (
 	Client = "client"
 	Server = "server"
-	Alpha  = "alpha"
-	Bravo  = "bravo"
+	// Guest stands on the second network, if there is one.
+	Guest = "guest"
+	Alpha = "alpha"
+	Bravo = "bravo"
 	// Fabric holds the switches and the switch side of every cable.
 	Fabric = "fabric"
 )
@@ -40,6 +42,17 @@ const (
 	UplinkGatewayIPv6 = "2001:db8:14::1"
 	ServerAddressIPv6 = "2001:db8:7::7"
 
+	// SecondUplinkGateway is the server's address on the lte segment, VRID 40, the second
+	// way outside; SecondNATAddress is the virtual address there.
+	SecondUplinkGateway = "192.0.2.1"
+	SecondNATAddress    = "192.0.2.10"
+	// SecondUplinkGatewayIPv6 is the same over IPv6.
+	SecondUplinkGatewayIPv6 = "2001:db8:28::1"
+	// GuestGateway is the virtual address on the dmz, VRID 50, and GuestAddress that of
+	// the guest.
+	GuestGateway = "10.1.0.1"
+	GuestAddress = "10.1.0.101"
+
 	// clientPrefixIPv6 is the lan's, and routerIPv6 and outsideIPv6 are the link-local
 	// addresses that the document's defaults give the virtual routers 10 and 20.
 	clientPrefixIPv6 = "2001:db8:a::/64"
@@ -54,19 +67,32 @@ const (
 
 // segment is a layer 2 network: a core switch and one edge switch per node.
 type segment struct {
-	// name is "lan" or "wan"; the router's port is the name with a 0.
+	// name is "lan", "wan", "lte" or "dmz"; the router's port is the name with a 0.
 	name string
 	// octet marks the MAC addresses of the segment's ports.
 	octet byte
-	// host is the namespace that stands at the core switch.
-	host string
+	// host is the namespace that stands at the core switch, link its interface there.
+	host, link string
 }
 
-func segments() []segment {
-	return []segment{{"lan", 0x0a, Client}, {"wan", 0x14, Server}}
+func (l *Lab) segments() []segment {
+	list := []segment{{"lan", 0x0a, Client, "eth0"}, {"wan", 0x14, Server, "eth0"}}
+	if l.options.SecondUplink {
+		list = append(list, segment{"lte", 0x28, Server, "eth1"})
+	}
+	if l.options.SecondNetwork {
+		list = append(list, segment{"dmz", 0x32, Guest, "eth0"})
+	}
+	return list
 }
 
-func namespaceNames() []string { return []string{Fabric, Client, Server, Alpha, Bravo} }
+func (l *Lab) namespaceNames() []string {
+	list := []string{Fabric, Client, Server, Alpha, Bravo}
+	if l.options.SecondNetwork {
+		list = append(list, Guest)
+	}
+	return list
+}
 
 func nodeNames() []string { return []string{Alpha, Bravo} }
 
@@ -88,16 +114,16 @@ const (
 )
 
 // PortName names the fabric's side of a node's cable: the port of the edge
-// switch for the networks "lan" and "wan", the node's end of the cable for "ha" and
+// switch for the networks "lan", "wan", "lte" and "dmz", the node's end of the cable for "ha" and
 // "ha2".
 // It vanishes and comes back when a node that was powered off is healed.
 func PortName(network, node string) string { return network + "-" + node }
 
 // TrunkName names the core switch's port towards a node's edge switch, network
-// being "lan" or "wan". It is there as long as the laboratory.
+// being "lan", "wan", "lte" or "dmz". It is there as long as the laboratory.
 func TrunkName(network, node string) string { return "dn-" + network + "-" + node }
 
-// CoreName names the core switch of the network "lan" or "wan".
+// CoreName names the core switch of the network "lan", "wan", "lte" or "dmz".
 func CoreName(network string) string { return "core-" + network }
 
 func edgeName(network, node string) string { return "edge-" + network + "-" + node }
@@ -106,7 +132,7 @@ func uplinkName(network, node string) string { return "up-" + network + "-" + no
 
 // buildTopology makes namespaces, switches and cables.
 func (l *Lab) buildTopology() error {
-	for _, name := range namespaceNames() {
+	for _, name := range l.namespaceNames() {
 		if _, err := createNamespace(name); err != nil {
 			return err
 		}
@@ -119,7 +145,7 @@ func (l *Lab) buildTopology() error {
 		return err
 	}
 	l.fabric = handle
-	for _, s := range segments() {
+	for _, s := range l.segments() {
 		if err := l.buildSegment(s); err != nil {
 			return err
 		}
@@ -163,7 +189,7 @@ func (l *Lab) buildSegment(s segment) error {
 		}
 	}
 	mac := net.HardwareAddr{0x02, 0x54, 0, s.octet, 0, 0x65}
-	return l.addCable(cable{port: s.host, bridge: CoreName(s.name), namespace: s.host, link: "eth0", mac: mac})
+	return l.addCable(cable{port: s.host, bridge: CoreName(s.name), namespace: s.host, link: s.link, mac: mac})
 }
 
 // plugNode connects a node's ports to the fabric.
@@ -179,7 +205,7 @@ func (l *Lab) plugNode(node string) error {
 			namespace: node, link: "ha1", mac: net.HardwareAddr{0x02, 0x54, 0, 0xfe, 0, last},
 		})
 	}
-	for _, s := range segments() {
+	for _, s := range l.segments() {
 		cables = append(cables, cable{
 			port: PortName(s.name, node), bridge: edgeName(s.name, node),
 			namespace: node, link: s.name + "0", mac: net.HardwareAddr{0x02, 0x54, 0, s.octet, 0, last},
@@ -311,10 +337,41 @@ func (l *Lab) configureHosts() error {
 	if err != nil {
 		return fmt.Errorf("configure server: %w", err)
 	}
+	if err := l.configureSeconds(); err != nil {
+		return err
+	}
 	if !l.options.IPv6 {
 		return nil
 	}
 	return l.configureIPv6()
+}
+
+// configureSeconds gives the server its end of the second uplink, and the guest all.
+func (l *Lab) configureSeconds() error {
+	if l.options.SecondUplink {
+		err := l.Namespace(Server).with(func(h *netlink.Handle) error {
+			return addAddress(h, "eth1", SecondUplinkGateway+"/24")
+		})
+		if err != nil {
+			return fmt.Errorf("configure server: %w", err)
+		}
+	}
+	if !l.options.SecondNetwork {
+		return nil
+	}
+	if err := l.Namespace(Guest).Do(plainHost); err != nil {
+		return err
+	}
+	err := l.Namespace(Guest).with(func(h *netlink.Handle) error {
+		if err := addAddress(h, "eth0", GuestAddress+"/24"); err != nil {
+			return err
+		}
+		return h.RouteAdd(&netlink.Route{Gw: net.ParseIP(GuestGateway)})
+	})
+	if err != nil {
+		return fmt.Errorf("configure guest: %w", err)
+	}
+	return nil
 }
 
 // ClientAddressesIPv6 are the client's IPv6 addresses, as many as the others.
@@ -350,6 +407,11 @@ func (l *Lab) configureIPv6() error {
 		}
 		if err := addAddress(h, "eth0", UplinkGatewayIPv6+"/64"); err != nil {
 			return err
+		}
+		if l.options.SecondUplink {
+			if err := addAddress(h, "eth1", SecondUplinkGatewayIPv6+"/64"); err != nil {
+				return err
+			}
 		}
 		return addRoute(h, clientPrefixIPv6, outsideIPv6)
 	})
