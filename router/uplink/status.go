@@ -1,0 +1,110 @@
+package uplink
+
+import "time"
+
+// Status is what the selector knows and has decided, for people and for metrics.
+type Status struct {
+	Uplinks []UplinkStatus `json:"uplinks"`
+	Paths   []PathStatus   `json:"paths"`
+}
+
+// UplinkStatus is the evidence about one uplink on this node.
+type UplinkStatus struct {
+	Name    string   `json:"name"`
+	Cost    uint8    `json:"cost"`
+	Metered bool     `json:"metered"`
+	Labels  []string `json:"labels,omitempty"`
+	// Link tells that the port is up and has a carrier; LinkReason why not.
+	Link       bool           `json:"link"`
+	LinkReason string         `json:"link_reason,omitempty"`
+	Families   []FamilyStatus `json:"families"`
+}
+
+// FamilyStatus is the evidence about one uplink in one address family.
+type FamilyStatus struct {
+	IPv6 bool `json:"ipv6"`
+	// State is that of the uplink as a whole: the best of what its targets and gateway say.
+	State  State  `json:"state"`
+	Reason string `json:"reason"`
+	// Address tells that the port has this node's own address.
+	Address bool          `json:"address"`
+	Probes  []ProbeStatus `json:"probes"`
+}
+
+// ProbeStatus is the evidence of one probe.
+type ProbeStatus struct {
+	// Kind is "gateway" or the kind of the target; Target what is asked, empty for the gateway.
+	Kind   string `json:"kind"`
+	Target string `json:"target,omitempty"`
+	State  State  `json:"state"`
+	// Reason is that of the last failure, if the probe has failed last or more often than not.
+	Reason string `json:"reason,omitempty"`
+	// LastOK and LastFailed are zero if it never happened.
+	LastOK     time.Time `json:"last_ok,omitzero"`
+	LastFailed time.Time `json:"last_failed,omitzero"`
+	// RTT is the mean and Jitter the mean difference between two answers, of the last Window
+	// probes; Loss is the share of them that failed, 0 to 1.
+	RTT    time.Duration `json:"rtt_ns"`
+	Jitter time.Duration `json:"jitter_ns"`
+	Loss   float64       `json:"loss"`
+	Window int           `json:"window"`
+	// Unhealthy says why the last probe could not be sent; empty if it was.
+	Unhealthy string `json:"unhealthy,omitempty"`
+	// Interval is the time between two probes now.
+	Interval time.Duration `json:"interval_ns"`
+	// Sent and Failed count since the probe exists.
+	Sent   uint64 `json:"sent"`
+	Failed uint64 `json:"failed"`
+}
+
+// PathStatus is the choice of one path and what it rests on.
+type PathStatus struct {
+	Network     string `json:"network"`
+	Destination string `json:"destination"`
+	// Uplink is the one that is chosen; empty if there is none.
+	Uplink string `json:"uplink"`
+	// State is that of the chosen one on this path.
+	State State `json:"state"`
+	// Since is when it was chosen, Why the reason.
+	Since time.Time `json:"since,omitzero"`
+	Why   string    `json:"why"`
+	// Note says what stands in the way of a better choice, if anything does.
+	Note       string            `json:"note,omitempty"`
+	Candidates []CandidateStatus `json:"candidates"`
+	// Draining are uplinks that were left and whose flows may stay for a while.
+	Draining []DrainStatus `json:"draining,omitempty"`
+	// Switches counts the changes of uplink.
+	Switches uint64 `json:"switches"`
+}
+
+// CandidateStatus is an uplink that a path may take.
+type CandidateStatus struct {
+	Uplink string `json:"uplink"`
+	Cost   uint8  `json:"cost"`
+	// Allowed tells that it is not too dear.
+	Allowed bool `json:"allowed"`
+	// Wanted tells that the path would use it if everything worked.
+	Wanted bool   `json:"wanted"`
+	Chosen bool   `json:"chosen"`
+	State  State  `json:"state"`
+	Reason string `json:"reason"`
+	// Since is when State began.
+	Since time.Time `json:"since,omitzero"`
+	// HeldUntil is when it may be taken again although another works; zero if it may now.
+	HeldUntil time.Time `json:"held_until,omitzero"`
+	// Answering of Targets answer, Need must.
+	Answering int `json:"answering"`
+	Targets   int `json:"targets"`
+	Need      int `json:"need"`
+}
+
+// DrainStatus is an uplink that a path has left.
+type DrainStatus struct {
+	Uplink string `json:"uplink"`
+	// Until is when the flows on it are ended.
+	Until  time.Time `json:"until"`
+	Reason string    `json:"reason"`
+}
+
+// Status returns all of it, in the order of the document.
+func (s *Selector) Status(now time.Time) Status { return Status{} }
