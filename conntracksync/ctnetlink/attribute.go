@@ -38,6 +38,7 @@ const (
 	attrAdjustOrig  = 15
 	attrAdjustReply = 16
 	attrZone        = 18
+	attrMarkMask    = 21
 	attrLabels      = 22
 	attrSynproxy    = 24
 )

@@ -10,6 +10,8 @@ const (
 	attrHeaderLength    = 4
 	nfgenLength         = 4
 	messageHeaderLength = unix.NLMSG_HDRLEN
+	// sequenceOffset is where the header of a message holds its sequence number.
+	sequenceOffset = 8
 	// attrTypeMask strips NLA_F_NESTED and NLA_F_NET_BYTEORDER.
 	attrTypeMask = 0x3fff
 	attrNested   = unix.NLA_F_NESTED

@@ -2,6 +2,7 @@ package ctnetlink
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync"
@@ -61,7 +62,24 @@ func (r *Reader) Drops() Drops {
 // a broken socket. Messages that cannot be decoded are counted in [Reader.Drops].
 func (r *Reader) Dump(ctx context.Context, each func(*conntracksync.Flow) error) error {
 	var flow conntracksync.Flow
-	return r.dump(ctx, messageGet, func(m message) error {
+	return r.dump(ctx, appendRequest(nil, messageGet, unix.NLM_F_DUMP, 0), func(m message) error {
+		if err := decode(m.payload, &flow); err != nil {
+			r.drop(err)
+			return nil
+		}
+		return each(&flow)
+	})
+}
+
+// DumpMarked is [Reader.Dump] of the flows whose mark, as far as mask has bits, is mark.
+// The kernel sorts out the others.
+func (r *Reader) DumpMarked(ctx context.Context, mark, mask uint32, each func(*conntracksync.Flow) error) error {
+	e := encoder{buf: appendRequest(nil, messageGet, unix.NLM_F_DUMP, 0)}
+	e.uint32(attrMark, mark)
+	e.uint32(attrMarkMask, mask)
+	e.end()
+	var flow conntracksync.Flow
+	return r.dump(ctx, e.buf, func(m message) error {
 		if err := decode(m.payload, &flow); err != nil {
 			r.drop(err)
 			return nil
@@ -74,7 +92,7 @@ func (r *Reader) Dump(ctx context.Context, each func(*conntracksync.Flow) error)
 // The kernel does not tell the zone, which therefore counts as 0. For the rest it is
 // like [Reader.Dump].
 func (r *Reader) DumpExpectations(ctx context.Context, each func(*conntracksync.Expectation) error) error {
-	return r.dump(ctx, messageExpectGet, func(m message) error {
+	return r.dump(ctx, appendRequest(nil, messageExpectGet, unix.NLM_F_DUMP, 0), func(m message) error {
 		e, err := decodeExpectation(m.payload)
 		if err != nil {
 			r.drop(err)
@@ -84,14 +102,15 @@ func (r *Reader) DumpExpectations(ctx context.Context, each func(*conntracksync.
 	})
 }
 
-// dump calls each for every message of the answer to a dump request of this kind.
-func (r *Reader) dump(ctx context.Context, kind uint16, each func(message) error) error {
+// dump calls each for every message of the answer to a request, which gets a sequence
+// number.
+func (r *Reader) dump(ctx context.Context, request []byte, each func(message) error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err := r.skipUnread(ctx); err != nil {
 		return err
 	}
-	sequence, err := r.request(kind)
+	sequence, err := r.request(request)
 	if err != nil {
 		return fmt.Errorf("request conntrack dump: %w", err)
 	}
@@ -116,9 +135,10 @@ func (r *Reader) skipUnread(ctx context.Context) error {
 	return err
 }
 
-func (r *Reader) request(kind uint16) (uint32, error) {
+func (r *Reader) request(b []byte) (uint32, error) {
 	r.sequence++
-	return r.sequence, r.s.write(appendRequest(nil, kind, unix.NLM_F_DUMP, r.sequence))
+	binary.NativeEndian.PutUint32(b[sequenceOffset:], r.sequence)
+	return r.sequence, r.s.write(b)
 }
 
 // answers calls each for every entry of the dump with the given sequence number
