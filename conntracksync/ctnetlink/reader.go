@@ -72,8 +72,8 @@ func (r *Reader) Dump(ctx context.Context, each func(*conntracksync.Flow) error)
 }
 
 // DumpMarked is [Reader.Dump] of the flows whose mark, as far as mask has bits, is mark.
-// The kernel sorts out the others.
-func (r *Reader) DumpMarked(ctx context.Context, mark, mask uint32, each func(*conntracksync.Flow) error) error {
+// The kernel sorts out the others. The number is that of the flow's [Entry].
+func (r *Reader) DumpMarked(ctx context.Context, mark, mask uint32, each func(*conntracksync.Flow, uint32) error) error {
 	e := encoder{buf: appendRequest(nil, messageGet, unix.NLM_F_DUMP, 0)}
 	e.uint32(attrMark, mark)
 	e.uint32(attrMarkMask, mask)
@@ -84,7 +84,8 @@ func (r *Reader) DumpMarked(ctx context.Context, mark, mask uint32, each func(*c
 			r.drop(err)
 			return nil
 		}
-		return each(&flow)
+		id, _ := entryID(m.payload)
+		return each(&flow, id)
 	})
 }
 

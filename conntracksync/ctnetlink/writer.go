@@ -114,22 +114,7 @@ func (w *Writer) applyBatch(ops []conntracksync.Op, first int, res *Result) erro
 		}
 		w.pending = append(w.pending, attempt{op: &ops[i], index: first + i, step: firstStep(&ops[i])})
 	}
-	for len(w.pending) > 0 {
-		w.encode()
-		if w.count > 0 {
-			if err := w.exchange(); err != nil {
-				return fmt.Errorf("write conntrack batch of %d messages: %w", w.count, err)
-			}
-		}
-		open := w.pending[:0]
-		for i := range w.pending {
-			if a := w.pending[i]; w.settle(&a, res) {
-				open = append(open, a)
-			}
-		}
-		w.pending = open
-	}
-	return nil
+	return w.work(res)
 }
 
 // encode puts the messages for the pending attempts into the buffer.
