@@ -21,7 +21,12 @@ type Flows struct {
 	Destination netip.Prefix
 	// Except are parts of Destination with a choice of their own, whose flows stay.
 	Except []netip.Prefix
+	// Outbound leaves the flows that hosts outside have begun.
+	Outbound bool
 }
+
+// Total is how many flows were ended.
+func (e Ended) Total() int { return e.TCP + e.UDP + e.Other }
 
 // Ended counts what became of flows.
 type Ended struct {
@@ -58,7 +63,7 @@ func (s *Flows) pick(f *conntracksync.Flow) (picked flow, ok bool) {
 		target = f.Reply.Source
 		picked.inner = netip.AddrPortFrom(f.Original.Source, f.Original.SourcePort)
 		picked.outer = netip.AddrPortFrom(f.Original.Destination, f.Original.DestinationPort)
-	case s.inside(f.Reply.Source):
+	case !s.Outbound && s.inside(f.Reply.Source):
 		target = f.Original.Source
 		picked.inner = netip.AddrPortFrom(f.Reply.Source, f.Reply.SourcePort)
 		picked.outer = netip.AddrPortFrom(f.Reply.Destination, f.Reply.DestinationPort)

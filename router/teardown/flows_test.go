@@ -77,4 +77,11 @@ func TestPick(t *testing.T) {
 			}
 		})
 	}
+	selection.Outbound = true
+	if _, ok := selection.pick(&incoming); ok {
+		t.Error("a flow that began outside is ended though only the others are to be")
+	}
+	if _, ok := selection.pick(&outgoing); !ok {
+		t.Error("a flow that began inside stays")
+	}
 }
