@@ -120,6 +120,7 @@ func pureMay() map[string][]string {
 	return map[string][]string{
 		"router":        {"tandem/router/config", "tandem/router/uplink", "tandem/vrrp"},
 		"router/config": {"github.com/goccy/go-yaml"},
+		"router/uplink": {"tandem/router/config"},
 		"conntracksync": {"github.com/dchest/siphash"},
 	}
 }
