@@ -1,6 +1,9 @@
 package uplink
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Status is what the selector knows and has decided, for people and for metrics.
 type Status struct {
@@ -107,4 +110,85 @@ type DrainStatus struct {
 }
 
 // Status returns all of it, in the order of the document.
-func (s *Selector) Status(now time.Time) Status { return Status{} }
+func (s *Selector) Status(now time.Time) Status {
+	status := Status{Uplinks: []UplinkStatus{}, Paths: []PathStatus{}}
+	for _, u := range s.uplinks {
+		us := UplinkStatus{Name: u.name, Cost: u.cost, Metered: u.metered, Labels: slices.Clone(u.labels), Link: u.link, LinkReason: u.linkReason}
+		for _, f := range u.families {
+			if f != nil {
+				us.Families = append(us.Families, f.status(now))
+			}
+		}
+		status.Uplinks = append(status.Uplinks, us)
+	}
+	for _, p := range s.paths {
+		status.Paths = append(status.Paths, p.status(now))
+	}
+	return status
+}
+
+func (f *family) status(now time.Time) FamilyStatus {
+	status := FamilyStatus{IPv6: f.ipv6, Address: f.address}
+	status.State, status.Reason = f.overall(now)
+	if f.gateway != nil {
+		status.Probes = append(status.Probes, f.gateway.status())
+	}
+	for _, m := range f.targets {
+		status.Probes = append(status.Probes, m.status())
+	}
+	return status
+}
+
+func (m *monitor) status() ProbeStatus {
+	status := ProbeStatus{
+		Kind: m.kind.String(), Target: m.target.Host, State: m.state, LastOK: m.lastOK, LastFailed: m.lastFailed,
+		RTT: m.mean(), Jitter: m.jitter(), Loss: m.loss(), Window: m.size(), Unhealthy: m.unhealthy, Interval: m.pause(),
+		Sent: m.sent, Failed: m.failures,
+	}
+	if m.kind == EndToEnd {
+		status.Kind = m.target.Kind
+	}
+	if m.lossy {
+		status.State = Degraded
+	}
+	if m.state == Dead || m.lossy || m.lastFailed.After(m.lastOK) {
+		status.Reason = m.reason
+	}
+	return status
+}
+
+func (p *path) status(now time.Time) PathStatus {
+	status := PathStatus{
+		Network: p.path.Network, Destination: p.path.Destination.String(), Since: p.since, Why: p.why, Note: p.note, Switches: p.switches,
+	}
+	if p.chosen != nil {
+		status.Uplink, status.State = p.chosen.uplink.name, p.chosen.state
+	} else {
+		status.Note = "the network may use none of its uplinks"
+	}
+	wanted := p.wanted()
+	for _, c := range p.candidates {
+		cs := CandidateStatus{
+			Uplink: c.uplink.name, Cost: c.uplink.cost, Allowed: c.allowed, Wanted: c == wanted, Chosen: c == p.chosen,
+			State: c.state, Reason: c.reason, Since: c.since, Targets: len(c.targets), Need: c.need,
+		}
+		if !c.allowed {
+			cs.Reason = p.tooDear(c)
+		}
+		if c.state.Works() && c.held(now) {
+			cs.HeldUntil = c.heldUntil
+		}
+		for _, m := range c.targets {
+			if silent, _ := c.silentWithGateway(now, m); m.state == Working && !silent {
+				cs.Answering++
+			}
+		}
+		status.Candidates = append(status.Candidates, cs)
+	}
+	for _, l := range p.left {
+		if now.Before(l.until) {
+			status.Draining = append(status.Draining, DrainStatus{Uplink: l.uplink, Until: l.until, Reason: l.reason})
+		}
+	}
+	return status
+}
