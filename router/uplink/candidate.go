@@ -16,7 +16,7 @@ const (
 	mostStrikes = 7 // 10 s · 2⁶ is above the longest
 	// settling is how long it must work if no other one does: two ports that flap in
 	// turn must not pass the traffic to and fro.
-	settling = time.Second
+	settling = 2 * time.Second
 	// probation is the part of the hold-down for which a recovered uplink still counts
 	// against a BACKUP: 2 s at first.
 	probation = 5
@@ -202,6 +202,30 @@ func (c *candidate) doubted(now time.Time) bool {
 		}
 	}
 	return sound < c.need
+}
+
+// fresh tells that enough of what a candidate is judged by has answered to probes since a time.
+func (c *candidate) fresh(since time.Time) bool {
+	if len(c.targets) == 0 {
+		return c.gateway == nil || !c.gateway.answeredStart.Before(since)
+	}
+	fresh := 0
+	for _, m := range c.targets {
+		if m.state == Working && !m.answeredStart.Before(since) {
+			fresh++
+		}
+	}
+	return fresh >= c.need
+}
+
+// check asks at once what a candidate is judged by.
+func (c *candidate) check(now time.Time) {
+	for _, m := range c.targets {
+		m.hurry(now)
+	}
+	if c.gateway != nil {
+		c.gateway.hurry(now)
+	}
 }
 
 // update takes a judgement. What was known once does not become unknown again: the last

@@ -79,9 +79,10 @@ func (s *Selector) choose(now time.Time, p *path) {
 	case current.state.Works():
 		p.confirmed = true
 	}
+	p.doubt(now)
 	switch {
 	case current.state == Dead:
-		s.leaveDead(now, p, best)
+		s.leaveDead(now, p)
 	case current.state == Degraded:
 		if best.standing(now) == sound {
 			s.take(now, p, best, true, fmt.Sprintf("%s is degraded (%s), %s works", current.uplink.name, current.reason, best.uplink.name))
@@ -128,11 +129,48 @@ func (s *Selector) await(now time.Time, p *path) {
 	}
 }
 
+// doubt asks the other uplinks at once when the chosen one falls silent. What is asked may
+// be dead itself, and then no uplink is better: only what has answered since is a place to go to.
+func (p *path) doubt(now time.Time) {
+	switch current := p.chosen; {
+	case current.down() != "" || current.state.Works() && !current.doubted(now):
+		p.doubtedAt = time.Time{}
+	case p.doubtedAt.IsZero() && current.state.Works():
+		p.doubtedAt = now
+		for _, c := range p.candidates {
+			if c != current && c.allowed && c.state.Works() {
+				c.check(now)
+			}
+		}
+	}
+}
+
+// refuge returns the best uplink to go to from one that is dead; not one that has fallen silent as well, and
+// not one that has not answered since, but for the latter the wait is short: it may be that it cannot be asked.
+func (s *Selector) refuge(now time.Time, p *path) *candidate {
+	var best *candidate
+	ends := p.chosen.failedAt.Add(freshness)
+	for _, c := range p.candidates {
+		if c.standing(now) >= untested {
+			continue
+		}
+		if !p.doubtedAt.IsZero() && (c.doubted(now) || now.Before(ends) && !c.fresh(p.doubtedAt)) {
+			s.wakeAt(now, now.Add(glance))
+			continue
+		}
+		if best == nil || p.compare(now, c, best) < 0 {
+			best = c
+		}
+	}
+	return best
+}
+
 // leaveDead leaves an uplink that does not work, if there is one that does. A MASTER whose peer could take over
 // waits a moment.
-func (s *Selector) leaveDead(now time.Time, p *path, best *candidate) {
+func (s *Selector) leaveDead(now time.Time, p *path) {
 	current := p.chosen
-	if standing := best.standing(now); standing >= untested {
+	best := s.refuge(now, p)
+	if best == nil {
 		p.note = "it does not work (" + current.reason + "), and there is no other uplink that does"
 		for _, c := range p.candidates {
 			if c.standing(now) == unsettled {
@@ -184,6 +222,6 @@ func (s *Selector) take(now time.Time, p *path, to *candidate, planned bool, rea
 		event.To = to.uplink.name
 		p.forgive(to)
 	}
-	p.chosen, p.since, p.why, p.confirmed = to, now, reason, to != nil && to.state.Works()
+	p.chosen, p.since, p.why, p.confirmed, p.doubtedAt = to, now, reason, to != nil && to.state.Works(), time.Time{}
 	s.switches = append(s.switches, event)
 }

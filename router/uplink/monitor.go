@@ -130,14 +130,21 @@ func (m *monitor) pause() time.Duration {
 	return m.interval
 }
 
-// spare makes it be asked less often, or as often as configured again.
+// spare makes it be asked less often; or at once and as often as configured again.
 func (m *monitor) spare(now time.Time, on bool) {
 	if m.sparing == on {
 		return
 	}
 	m.sparing = on
-	if latest := now.Add(m.interval); !on && m.next.After(latest) {
-		m.next = latest
+	if !on {
+		m.hurry(now)
+	}
+}
+
+// hurry makes the next regular probe be due now.
+func (m *monitor) hurry(now time.Time) {
+	if m.enabled && m.next.After(now) {
+		m.next = now
 	}
 }
 

@@ -11,6 +11,13 @@ import (
 // half of the 200 ms in which traffic must flow again.
 const dwell = 100 * time.Millisecond
 
+// freshness is how long an uplink that works may take to prove it, before one that has died by what was asked
+// through it is left for it.
+const (
+	freshness = 500 * time.Millisecond
+	glance    = 20 * time.Millisecond
+)
+
 // path is a path with its choice. All flows of a network that take the path take the same uplink.
 type path struct {
 	pathConfig
@@ -21,6 +28,8 @@ type path struct {
 	// confirmed tells that the chosen uplink has worked since it was chosen: until then
 	// there is nothing to drain and nothing to wait for.
 	confirmed bool
+	// doubtedAt is when the chosen uplink fell silent; zero while it answers.
+	doubtedAt time.Time
 	switches  uint64
 	left      []left
 }
@@ -51,7 +60,7 @@ func (s *Selector) addPath(now time.Time, c *pathConfig, old *path, known map[ke
 	if old == nil {
 		old = &path{}
 	}
-	p.since, p.why, p.switches, p.left, p.confirmed = old.since, old.why, old.switches, old.left, old.confirmed
+	p.since, p.why, p.switches, p.left, p.confirmed, p.doubtedAt = old.since, old.why, old.switches, old.left, old.confirmed, old.doubtedAt
 	for _, name := range c.uplinks {
 		p.candidates = append(p.candidates, s.newCandidate(p, s.find(name), old.find(name), known))
 	}
