@@ -80,17 +80,17 @@ func (s *Selector) choose(now time.Time, p *path) {
 		p.confirmed = true
 	}
 	p.doubt(now)
-	switch {
-	case current.state == Dead:
+	switch current.state {
+	case Dead:
 		s.leaveDead(now, p)
-	case current.state == Degraded:
+	case Degraded:
 		if best.standing(now) == sound {
 			s.take(now, p, best, true, fmt.Sprintf("%s is degraded (%s), %s works", current.uplink.name, current.reason, best.uplink.name))
 			return
 		}
 		p.note = "it is degraded (" + current.reason + "), and no other uplink works better"
 		s.await(now, p)
-	default:
+	case Working, Unknown:
 		s.failBack(now, p, best)
 	}
 }

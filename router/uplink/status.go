@@ -7,12 +7,12 @@ import (
 
 // Status is what the selector knows and has decided, for people and for metrics.
 type Status struct {
-	Uplinks []UplinkStatus `json:"uplinks"`
-	Paths   []PathStatus   `json:"paths"`
+	Uplinks []Evidence   `json:"uplinks"`
+	Paths   []PathStatus `json:"paths"`
 }
 
-// UplinkStatus is the evidence about one uplink on this node.
-type UplinkStatus struct {
+// Evidence is what is known about one uplink on this node.
+type Evidence struct {
 	Name    string   `json:"name"`
 	Cost    uint8    `json:"cost"`
 	Metered bool     `json:"metered"`
@@ -111,9 +111,9 @@ type DrainStatus struct {
 
 // Status returns all of it, in the order of the document.
 func (s *Selector) Status(now time.Time) Status {
-	status := Status{Uplinks: []UplinkStatus{}, Paths: []PathStatus{}}
+	status := Status{Uplinks: []Evidence{}, Paths: []PathStatus{}}
 	for _, u := range s.uplinks {
-		us := UplinkStatus{Name: u.name, Cost: u.cost, Metered: u.metered, Labels: slices.Clone(u.labels), Link: u.link, LinkReason: u.linkReason}
+		us := Evidence{Name: u.name, Cost: u.cost, Metered: u.metered, Labels: slices.Clone(u.labels), Link: u.link, LinkReason: u.linkReason}
 		for _, f := range u.families {
 			if f != nil {
 				us.Families = append(us.Families, f.status(now))
