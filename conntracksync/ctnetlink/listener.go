@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"sync"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
@@ -61,18 +60,17 @@ func prepareListener(s *socket, cfg ListenerConfig) error {
 	if size == 0 {
 		size = DefaultReceiveBuffer
 	}
-	// The library tries SO_RCVBUFFORCE first, which goes beyond net.core.rmem_max.
-	if err := s.conn.SetReadBuffer(size); err != nil {
+	if err := s.setReceiveBuffer(size); err != nil {
 		return fmt.Errorf("set receive buffer of %d bytes: %w", size, err)
 	}
 	// Without BROADCAST_ERROR the end of a flow that does not fit is lost; a pass over the
 	// table finds it. With it the kernel would keep such flows, and each lookup of a packet
 	// may have to walk past all of them: an overload would slow down forwarding itself.
-	if err := s.conn.SetOption(netlink.BroadcastError, false); err != nil {
+	if err := s.setOption(unix.NETLINK_BROADCAST_ERROR, 0); err != nil {
 		return fmt.Errorf("clear NETLINK_BROADCAST_ERROR: %w", err)
 	}
 	// Overruns stay visible: NO_ENOBUFS would only hide them.
-	if err := s.conn.SetOption(netlink.NoENOBUFS, false); err != nil {
+	if err := s.setOption(unix.NETLINK_NO_ENOBUFS, 0); err != nil {
 		return fmt.Errorf("clear NETLINK_NO_ENOBUFS: %w", err)
 	}
 	if cfg.IgnorePortID != 0 {
@@ -80,7 +78,7 @@ func prepareListener(s *socket, cfg ListenerConfig) error {
 		if err != nil {
 			return err
 		}
-		if err := s.conn.SetBPF(filter); err != nil {
+		if err := s.setFilter(filter); err != nil {
 			return fmt.Errorf("attach filter for own changes: %w", err)
 		}
 	}
@@ -105,12 +103,12 @@ const (
 // Hear has the kernel report what scope says from now on. What is queued already is
 // still received. A caller that widens the scope calls [Reader.Dump] afterwards.
 func (l *Listener) Hear(scope Scope) error {
-	return l.s.translate(hear(l.s, scope, l.expectations))
+	return hear(l.s, scope, l.expectations)
 }
 
 func hear(s *socket, scope Scope, expectations bool) error {
 	groups := []struct {
-		number uint32
+		number int
 		wanted bool
 	}{
 		{unix.NFNLGRP_CONNTRACK_NEW, scope == ScopeEverything},
@@ -121,11 +119,11 @@ func hear(s *socket, scope Scope, expectations bool) error {
 		{unix.NFNLGRP_CONNTRACK_EXP_DESTROY, expectations && scope != ScopeNothing},
 	}
 	for _, g := range groups {
-		change := s.conn.LeaveGroup
+		change := unix.NETLINK_DROP_MEMBERSHIP
 		if g.wanted {
-			change = s.conn.JoinGroup
+			change = unix.NETLINK_ADD_MEMBERSHIP
 		}
-		if err := change(g.number); err != nil {
+		if err := s.setOption(change, g.number); err != nil {
 			return fmt.Errorf("choose conntrack events (group %d): %w", g.number, err)
 		}
 	}

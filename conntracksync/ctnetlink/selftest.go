@@ -101,7 +101,7 @@ func listenTo(port uint32) (*Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.conn.SetBPF(filter); err != nil {
+	if err := s.setFilter(filter); err != nil {
 		return nil, errors.Join(fmt.Errorf("attach filter for conntrack events: %w", err), s.close())
 	}
 	if err := hear(s, ScopeEverything, false); err != nil {

@@ -5,12 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"sync/atomic"
-	"syscall"
+	"sync"
 	"time"
 	"unsafe"
 
-	"github.com/mdlayher/netlink"
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,25 +22,23 @@ var ErrClosed = errors.New("conntrack socket is closed")
 
 // socket is a netlink socket that is read and written without copies: the
 // library's own calls copy each message, which at the rate of conntrack events
-// costs more than the decoding. One goroutine may use it at a time; close may be
-// called from any.
+// costs more than the decoding. It is not among the files that Go's poller watches,
+// either: that would wake a thread for each event, even while nobody waits for one.
+// One goroutine may use it at a time; close may be called from any.
 type socket struct {
-	conn   *netlink.Conn
-	raw    syscall.RawConn
-	closed atomic.Bool
+	// ready tells when there is something to read, for those who wait.
+	ready *readiness
+	// port is the netlink port.
+	port uint32
 
-	// Arguments and results of onRead and onWrite, which are made once because a
-	// closure for each call would be an allocation for each event.
-	onRead  func(fd uintptr) bool
-	onWrite func(fd uintptr) bool
-	wait    bool
+	// mu keeps fd, negative once it is closed, from being closed while it is used.
+	mu sync.Mutex
+	fd int
+
 	// batch is set for a socket that receives many datagrams at a time, in for the
 	// others.
 	batch *batch
 	in    []byte
-	out   []byte
-	n     int
-	err   error
 }
 
 // openSocket opens a socket that receives one datagram at a time.
@@ -65,72 +62,109 @@ func openBatchSocket() (*socket, error) {
 }
 
 func openNetlink() (*socket, error) {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_NETFILTER)
 	if err != nil {
 		return nil, fmt.Errorf("open netlink socket for conntrack: %w", err)
 	}
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open netlink socket for conntrack: %w", err), conn.Close())
-	}
-	s := &socket{conn: conn, raw: raw}
-	s.onRead = func(fd uintptr) bool {
-		for {
-			if s.batch != nil {
-				s.n, s.err = s.batch.receive(int(fd))
-			} else {
-				s.n, s.err = rawCall(unix.SYS_READ, fd, s.in)
-			}
-			//nolint:errorlint // Both return a bare errno.
-			switch s.err {
-			case unix.EINTR:
-				continue
-			case unix.EAGAIN:
-				return !s.wait
-			}
-			return true
-		}
-	}
-	s.onWrite = func(fd uintptr) bool {
-		for {
-			_, s.err = rawCall(unix.SYS_WRITE, fd, s.out)
-			//nolint:errorlint // rawCall returns a bare errno.
-			if s.err != unix.EINTR {
-				return true
-			}
-		}
+	s := &socket{fd: fd}
+	if err := s.prepare(); err != nil {
+		return nil, fmt.Errorf("open netlink socket for conntrack: %w", errors.Join(err, unix.Close(fd)))
 	}
 	return s, nil
+}
+
+// prepare has the kernel choose a port.
+func (s *socket) prepare() (err error) {
+	if err := unix.Bind(s.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return err
+	}
+	name, err := unix.Getsockname(s.fd)
+	if err != nil {
+		return err
+	}
+	if address, ok := name.(*unix.SockaddrNetlink); ok {
+		s.port = address.Pid
+	}
+	s.ready, err = watch(s.fd)
+	return err
+}
+
+// setOption sets an option of SOL_NETLINK.
+func (s *socket) setOption(option, value int) error {
+	return s.use(func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_NETLINK, option, value) })
+}
+
+// setReceiveBuffer goes beyond net.core.rmem_max where it may.
+func (s *socket) setReceiveBuffer(size int) error {
+	return s.use(func(fd int) error {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, size); err == nil {
+			return nil
+		}
+		return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, size)
+	})
+}
+
+// setFilter has the kernel drop messages before they are queued.
+func (s *socket) setFilter(program []bpf.RawInstruction) error {
+	filter := make([]unix.SockFilter, len(program))
+	for i, in := range program {
+		filter[i] = unix.SockFilter{Code: in.Op, Jt: in.Jt, Jf: in.Jf, K: in.K}
+	}
+	attached := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	return s.use(func(fd int) error {
+		return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &attached)
+	})
+}
+
+// use keeps the socket open while f runs.
+func (s *socket) use(f func(fd int) error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fd < 0 {
+		return ErrClosed
+	}
+	return f(s.fd)
 }
 
 // rawCall reads or writes without telling Go's scheduler, which would think the thread
 // blocked after 20 µs, hand its work to another and keep looking: that costs a tenth of
 // the whole. The socket never blocks, and the kernel needs a fraction of a millisecond.
-func rawCall(call, fd uintptr, b []byte) (int, error) {
-	n, _, errno := unix.RawSyscall(call, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
-	if errno != 0 {
-		return 0, errno
+func rawCall(call uintptr, fd int, b []byte) (int, error) {
+	for {
+		n, _, errno := unix.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+		if errno == unix.EINTR {
+			continue
+		}
+		if errno != 0 {
+			return 0, errno
+		}
+		return int(n), nil
 	}
-	return int(n), nil
 }
 
+// close first ends the waiting, which uses the socket.
 func (s *socket) close() error {
-	if s.closed.Swap(true) {
+	err := s.ready.close()
+	if errors.Is(err, os.ErrClosed) {
 		return nil
 	}
-	return s.conn.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err = errors.Join(err, unix.Close(s.fd))
+	s.fd = -1
+	return err
 }
 
 // write sends the messages in b as one datagram. The kernel has worked through all
 // of them when write returns.
 func (s *socket) write(b []byte) error {
-	s.out = b
-	err := s.raw.Write(s.onWrite)
-	s.out = nil
-	if err == nil {
-		err = s.err
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fd < 0 {
+		return ErrClosed
 	}
-	return s.translate(err)
+	_, err := rawCall(unix.SYS_WRITE, s.fd, b)
+	return err
 }
 
 // poll returns one datagram, valid until the next call. Without one it returns
@@ -149,17 +183,15 @@ func (s *socket) receive(ctx context.Context) ([]byte, error) {
 // tryRead reads what is there: the result is the length of one datagram in in, or
 // how many datagrams batch has received.
 func (s *socket) tryRead() (int, error) {
-	s.wait = false
-	for {
-		n, err := s.read()
-		if !errors.Is(err, os.ErrDeadlineExceeded) {
-			return n, err
-		}
-		// The deadline is that of an earlier call's context.
-		if err := s.conn.SetReadDeadline(time.Time{}); err != nil {
-			return 0, s.translate(err)
-		}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fd < 0 {
+		return 0, ErrClosed
 	}
+	if s.batch != nil {
+		return s.batch.receive(s.fd)
+	}
+	return rawCall(unix.SYS_READ, s.fd, s.in)
 }
 
 // waitRead is tryRead that waits until ctx ends. With a ctx that has ended it does not
@@ -171,40 +203,30 @@ func (s *socket) waitRead(ctx context.Context) (int, error) {
 	}
 	stop := context.AfterFunc(ctx, func() {
 		// A socket that is closed by now needs no wake-up.
-		_ = s.conn.SetReadDeadline(time.Unix(1, 0))
+		_ = s.ready.set.SetReadDeadline(time.Unix(1, 0))
 	})
 	defer stop()
-	for {
+	for errors.Is(err, unix.EAGAIN) || errors.Is(err, os.ErrDeadlineExceeded) {
 		// An earlier call's context may have set the deadline late. Clearing it
 		// before looking at ctx keeps a deadline that ctx sets from now on.
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			if err := s.conn.SetReadDeadline(time.Time{}); err != nil {
+			if err := s.ready.set.SetReadDeadline(time.Time{}); err != nil {
 				return 0, s.translate(err)
 			}
 		}
 		if err := ctx.Err(); err != nil {
 			return 0, err
 		}
-		s.wait = true
-		if n, err = s.read(); !errors.Is(err, os.ErrDeadlineExceeded) {
-			return n, err
-		}
+		err = s.ready.wait(func() bool {
+			n, err = s.tryRead()
+			return !errors.Is(err, unix.EAGAIN)
+		})
 	}
-}
-
-func (s *socket) read() (int, error) {
-	err := s.raw.Read(s.onRead)
-	if err == nil {
-		err = s.err
-	}
-	if err != nil {
-		return 0, s.translate(err)
-	}
-	return s.n, nil
+	return n, s.translate(err)
 }
 
 func (s *socket) translate(err error) error {
-	if err != nil && s.closed.Load() {
+	if errors.Is(err, os.ErrClosed) {
 		return ErrClosed
 	}
 	return err

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"tandem/conntracksync"
@@ -47,7 +46,7 @@ func NewWriter() (*Writer, error) {
 		return nil, err
 	}
 	// Errors then carry the header of the message that failed, not all of it.
-	if err := s.conn.SetOption(netlink.CapAcknowledge, true); err != nil {
+	if err := s.setOption(unix.NETLINK_CAP_ACK, 1); err != nil {
 		return nil, errors.Join(fmt.Errorf("set NETLINK_CAP_ACK for conntrack: %w", err), s.close())
 	}
 	return &Writer{s: s, pending: make([]attempt, 0, batchOps)}, nil
@@ -55,7 +54,7 @@ func NewWriter() (*Writer, error) {
 
 // PortID is the writer's netlink port, by which a [Listener] tells the echoes of
 // its changes from the rest.
-func (w *Writer) PortID() uint32 { return w.s.conn.PID() }
+func (w *Writer) PortID() uint32 { return w.s.port }
 
 // Close closes the writer.
 func (w *Writer) Close() error { return w.s.close() }
