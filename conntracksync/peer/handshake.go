@@ -55,9 +55,9 @@ func secure(ctx context.Context, raw net.Conn, cfg Config, server bool, now func
 	defer cancel()
 	remote := raw.RemoteAddr().String()
 	settings := tlsConfig(cfg, remote, now)
-	conn := tls.Client(raw, settings)
+	conn := tls.Client(newStream(raw), settings)
 	if server {
-		conn = tls.Server(raw, settings)
+		conn = tls.Server(newStream(raw), settings)
 	}
 	err := conn.HandshakeContext(ctx)
 	if err == nil {
