@@ -166,9 +166,15 @@ func segments(doc *config.Document, node string) ([]segment, error) {
 		all = append(all, s)
 	}
 	for _, w := range doc.Networks {
-		out, ok := uplinks[w.Uplink]
-		if !ok && w.Uplink != "" {
-			return nil, fmt.Errorf("network %q takes uplink %q, which does not exist; correct the document", w.Name, w.Uplink)
+		var out *config.Uplink
+		for i, name := range w.Uplinks {
+			u, ok := uplinks[name]
+			if !ok {
+				return nil, fmt.Errorf("network %q takes uplink %q, which does not exist; correct the document", w.Name, name)
+			}
+			if i == 0 {
+				out = u
+			}
 		}
 		s := segment{
 			name: w.Name, vrid: w.VRID, prefix: w.Prefix, virtual: []netip.Addr{w.Gateway}, peer: w.Ports[peer.Name],
@@ -178,6 +184,7 @@ func segments(doc *config.Document, node string) ([]segment, error) {
 		if w.IPv6 != nil {
 			s.virtual6 = []netip.Addr{w.IPv6.Gateway}
 		}
+		var ok bool
 		if s.port, ok = w.Ports[node]; !ok {
 			return nil, noPort(w.Name)
 		}

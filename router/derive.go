@@ -196,8 +196,12 @@ func translations(doc *config.Document, all []segment) []SourceNAT {
 	var list []SourceNAT
 	for _, w := range doc.Networks {
 		for _, u := range all {
-			if u.isUplink && u.name == w.Uplink {
-				list = append(list, SourceNAT{From: w.Prefix, Link: u.mainLink(false), To: w.NATAddress})
+			if u.isUplink && len(w.Uplinks) > 0 && u.name == w.Uplinks[0] {
+				to := w.NATAddresses[u.name]
+				if w.RoutedNATAddress.IsValid() {
+					to = w.RoutedNATAddress
+				}
+				list = append(list, SourceNAT{From: w.Prefix, Link: u.mainLink(false), To: to})
 			}
 		}
 	}

@@ -293,7 +293,7 @@ func TestDeriveRefuses(t *testing.T) {
 		{"no port on an uplink", "one", func(d *config.Document) { d.Uplinks[1].Ports = nil }, `no port on "radio"`},
 		{"no port on the link", "one", func(d *config.Document) { d.HALink = &config.HALink{} }, "no port on the HA link"},
 		{"no port on the second link", "one", func(d *config.Document) { d.SecondHALink = &config.HALink{} }, "no port on the second HA link"},
-		{"no such uplink", "one", func(d *config.Document) { d.Networks[1].Uplink = "sat" }, `network "south" takes uplink "sat"`},
+		{"no such uplink", "one", func(d *config.Document) { d.Networks[1].Uplinks = []string{"sat"} }, `network "south" takes uplink "sat"`},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

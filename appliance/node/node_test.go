@@ -99,7 +99,8 @@ func TestElectorConfiguration(t *testing.T) {
 		t.Fatal(err)
 	}
 	address := netip.MustParseAddr
-	wan := []netip.Addr{address("198.51.100.10"), address("198.51.100.11")}
+	wan := []netip.Addr{address("198.51.100.10"), address("198.51.100.11"), address("198.51.100.12")}
+	lte := []netip.Addr{address("203.0.113.10"), address("203.0.113.11")}
 	wan6 := []netip.Addr{address("fe80::5e:a"), address("2001:db8:0:10::10")}
 	want := elector.Configuration{
 		Interval: 100 * time.Millisecond, Priority: 200, Rank: 1, AnnounceRefresh: time.Minute,
@@ -109,6 +110,7 @@ func TestElectorConfiguration(t *testing.T) {
 			{Name: "wan/ipv6", Interface: "eth1", VRID: 10, Source: address("fe80::5e:a:1"), Peer: address("fe80::5e:a:2"), Addresses: wan6},
 			{Name: "wan/11", Interface: "eth1", VRID: 11, Source: address("198.51.100.2"), Peer: address("198.51.100.3"), Addresses: []netip.Addr{address("198.51.100.20")}},
 			{Name: "wan/11/ipv6", Interface: "eth1", VRID: 11, Source: address("fe80::5e:a:1"), Peer: address("fe80::5e:a:2"), Addresses: []netip.Addr{address("fe80::5e:b"), address("2001:db8:0:10::20")}},
+			{Name: "lte", Interface: "eth5", VRID: 12, Source: address("203.0.113.2"), Peer: address("203.0.113.3"), Addresses: lte},
 			{Name: "office", Interface: "eth2.20", VRID: 20, Source: address("10.20.0.2"), Peer: address("10.20.0.3"), Addresses: []netip.Addr{address("10.20.0.1")}},
 			{Name: "office/ipv6", Interface: "eth2.20", VRID: 20, Source: address("fe80::5e:14:1"), Peer: address("fe80::5e:14:2"), Addresses: []netip.Addr{address("fe80::5e:14"), address("2001:db8:0:20::1")}},
 			{Name: "office/21", Interface: "eth2.20", VRID: 21, Source: address("10.20.0.2"), Peer: address("10.20.0.3"), Addresses: []netip.Addr{address("10.20.0.9")}},
@@ -203,7 +205,7 @@ func TestOwnAddresses(t *testing.T) {
 	slices.Sort(got)
 	want := []string{
 		"10.20.0.2", "10.20.0.3", "10.30.0.2", "10.30.0.3", "10.40.0.2", "10.40.0.3", "169.254.77.1", "169.254.77.2", "169.254.77.5", "169.254.77.6",
-		"198.51.100.2", "198.51.100.3", "2001:db8:0:10::2", "2001:db8:0:10::3", "2001:db8:0:20::2", "2001:db8:0:20::3",
+		"198.51.100.2", "198.51.100.3", "2001:db8:0:10::2", "2001:db8:0:10::3", "2001:db8:0:20::2", "2001:db8:0:20::3", "203.0.113.2", "203.0.113.3",
 		"fe80::5e:14:1", "fe80::5e:14:2", "fe80::5e:a:1", "fe80::5e:a:2",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -350,7 +352,7 @@ func TestStatusTellsFamilies(t *testing.T) {
 		}
 	}
 	wan := n.uplinks()[0]
-	want := []string{"198.51.100.10", "198.51.100.11", "2001:db8:0:10::10", "198.51.100.20", "2001:db8:0:10::20"}
+	want := []string{"198.51.100.10", "198.51.100.11", "198.51.100.12", "2001:db8:0:10::10", "198.51.100.20", "2001:db8:0:10::20"}
 	if wan.GatewayIPv6 != "fe80::1" || !slices.Equal(wan.Addresses, want) {
 		t.Errorf("%+v", wan)
 	}

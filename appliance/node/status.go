@@ -146,7 +146,7 @@ func (n *node) uplinks() []status.Uplink {
 			s.Addresses = append(s.Addresses, texts(v.Addresses)...)
 		}
 		for _, w := range n.doc.Networks {
-			if w.Uplink == u.Name {
+			if slices.Contains(w.Uplinks, u.Name) {
 				s.Networks = append(s.Networks, w.Name)
 			}
 		}

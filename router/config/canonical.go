@@ -5,12 +5,10 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"maps"
-	"net/netip"
 	"reflect"
 	"slices"
 	"strconv"
-	"time"
+	"strings"
 )
 
 // Member returns the member of that name.
@@ -57,11 +55,9 @@ func (d *Document) Hash() string {
 // the document cannot be forgotten in its hash.
 func appendCanonical(b []byte, v reflect.Value) []byte {
 	switch value := v.Interface().(type) {
-	case time.Duration:
-		return appendString(b, value.String())
-	case netip.Addr:
-		return appendString(b, value.String())
-	case netip.Prefix:
+	case former:
+		return appendCanonical(b, reflect.ValueOf(value.form()))
+	case fmt.Stringer: // a duration, an address and what else is one text
 		return appendString(b, value.String())
 	}
 	switch v.Kind() { //nolint:exhaustive // the other kinds do not occur in a Document
@@ -76,11 +72,11 @@ func appendCanonical(b []byte, v reflect.Value) []byte {
 		}
 		return append(b, ']')
 	case reflect.Map:
-		ports := v.Interface().(map[string]Port)
 		b = append(b, '{')
-		for i, name := range slices.Sorted(maps.Keys(ports)) {
-			b = append(appendString(separate(b, i), name), ':')
-			b = appendCanonical(b, reflect.ValueOf(ports[name]))
+		keys := slices.SortedFunc(slices.Values(v.MapKeys()), func(x, y reflect.Value) int { return strings.Compare(x.String(), y.String()) })
+		for i, key := range keys {
+			b = append(appendString(separate(b, i), key.String()), ':')
+			b = appendCanonical(b, v.MapIndex(key))
 		}
 		return append(b, '}')
 	case reflect.String:
@@ -114,7 +110,7 @@ func appendStruct(b []byte, v reflect.Value) []byte {
 // absent tells whether a field has no value. A number or a truth value always has one.
 func absent(field reflect.Value) bool {
 	switch field.Kind() { //nolint:exhaustive // the other kinds always have a value
-	case reflect.Pointer, reflect.String:
+	case reflect.Pointer, reflect.String, reflect.Uint64: // the last is a rate, of which zero is none
 		return field.IsZero()
 	case reflect.Struct: // of the structs, only netip's have no exported fields
 		return field.IsZero() && !field.Type().Field(0).IsExported()

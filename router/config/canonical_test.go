@@ -12,7 +12,9 @@ import (
 	"tandem/router/config"
 )
 
-func compareNetip() cmp.Option { return cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}) }
+func compareNetip() cmp.Option {
+	return cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}, netip.AddrPort{})
+}
 
 func TestJSONReadsBack(t *testing.T) {
 	for name, text := range map[string]string{"reference": string(reference(t)), "single": single, "json": pairJSON} {
@@ -49,9 +51,11 @@ func TestCanonicalForm(t *testing.T) {
 		`"preempt_delay":"0s","announce_refresh":"1m0s"},` +
 		`"members":[{"name":"solo","priority":200}],` +
 		`"uplinks":[{"name":"wan","vrid":1,"prefix":"192.0.2.0/24","gateway":"192.0.2.1","addresses":["192.0.2.10"],` +
-		`"ports":{"solo":{"interface":"eth0","address":"192.0.2.2"}},` + vrrp + `}],` +
+		`"ports":{"solo":{"interface":"eth0","address":"192.0.2.2"}},` + vrrp + `,"cost":0,"metered":false}],` +
 		`"networks":[{"name":"lan","vrid":2,"prefix":"10.0.0.0/24","gateway":"10.0.0.1",` +
-		`"ports":{"solo":{"interface":"eth1","address":"10.0.0.2"}},"uplink":"wan","nat_address":"192.0.2.10","replicate":true,"first_packet":"pass",` + vrrp + `}]}`
+		`"ports":{"solo":{"interface":"eth1","address":"10.0.0.2"}},"uplinks":["wan"],"nat_addresses":{"wan":"192.0.2.10"},"max_cost":255,` +
+		`"probe":{"need":1,"interval":"1s","timeout":"1s","rise":3,"fall":6,"loss_limit":12},"failback":"drain","drain_time":"10m0s",` +
+		`"access":{"ingress":{"default":"allow"},"egress":{"default":"allow"}},"replicate":true,"first_packet":"pass",` + vrrp + `}]}`
 	doc := mustParse(t, single)
 	if diff := cmp.Diff(want, string(doc.JSON())); diff != "" {
 		t.Errorf("canonical form (-want +got):\n%s", diff)

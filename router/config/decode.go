@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/goccy/go-yaml/ast"
@@ -21,6 +22,7 @@ func Parse(name string, text []byte) (*Document, error) {
 	d := decoder{r}
 	doc := d.document(node)
 	normalize(doc, r)
+	resolveUplinks(doc, r)
 	validate(doc, r)
 	if err := r.failure(name); err != nil {
 		return nil, err
@@ -38,7 +40,8 @@ type field struct {
 	key string
 	// missing says what to give when the key is absent; empty for an optional key.
 	missing string
-	decode  func(path string, value ast.Node)
+	// decode is nil for a key that belongs elsewhere; missing says where then.
+	decode func(path string, value ast.Node)
 }
 
 // entry is a key of a mapping as it stands in the text.
@@ -94,16 +97,20 @@ func (d decoder) fields(path string, node ast.Node, fields ...field) {
 				continue
 			}
 			known = true
-			if e.value != nil {
+			switch {
+			case f.decode == nil:
+				d.add(e.path, f.missing)
+			case e.value != nil:
 				f.decode(e.path, e.value)
 			}
 		}
 		if !known {
-			d.add(e.path, "is not a known key; "+suggest(e.key, fields))
+			here := slices.DeleteFunc(slices.Clone(fields), func(f field) bool { return f.decode == nil })
+			d.add(e.path, "is not a known key; "+suggest(e.key, here))
 		}
 	}
 	for _, f := range fields {
-		if !given[f.key] && f.missing != "" {
+		if !given[f.key] && f.missing != "" && f.decode != nil {
 			d.add(join(path, f.key), "is missing; "+f.missing)
 		}
 	}

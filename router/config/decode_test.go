@@ -21,7 +21,7 @@ func TestKeys(t *testing.T) {
 		{"hyphen", "    nat_address:", "    nat-address:", []string{`32 networks[0].nat-address: did you mean "nat_address"?`}},
 		{"upper case", "group: edge", "group: edge\nElection: {preempt: true}", []string{`3 Election: did you mean "election"?`}},
 		{"nothing like it", "group: edge", "group: edge\nfirewall: {}", []string{
-			"3 firewall: here may stand version, group, election, members, ha_link, second_ha_link, uplinks, networks",
+			"3 firewall: here may stand version, group, election, members, ha_link, second_ha_link, uplinks, networks, operations",
 		}},
 		{"odd key", "group: edge", "group: edge\n\"a b\": 1", []string{`3 ["a b"]: is not a known key`}},
 		{"empty key", "group: edge", "group: edge\n\"\": 1", []string{`3 [""]: is not a known key`}},
@@ -167,6 +167,15 @@ func TestSyntax(t *testing.T) {
 	})
 }
 
+// steps is a mapping in a mapping, each of them one column further to the right.
+func steps(count int) string {
+	var b strings.Builder
+	for i := range count {
+		b.WriteString(strings.Repeat(" ", i) + "a:\n")
+	}
+	return b.String()
+}
+
 // What would make a recursive or quadratic parser fall over is refused early.
 func TestLimits(t *testing.T) {
 	fill := func(unit string) string { return strings.Repeat(unit, (1<<18)/len(unit)) }
@@ -202,6 +211,14 @@ func TestLimits(t *testing.T) {
 		"few pairs":      strings.Repeat("a: b\n", 8000),
 		"few flow keys":  "{" + strings.Repeat("a: b, ", 8000) + "}",
 		"few quotes":     strings.Repeat(`"`, 60000),
+		"few colons":     strings.Repeat(": ", 60000),
+		"many nulls":     "{" + strings.Repeat("a,", 60000),
+		"many pairs":     strings.Repeat("a: b\n", 60000),
+		"many steps":     steps(900),
+		"many in lists":  "[" + strings.Repeat("{a: b},", 60000),
+		"many mappings":  "a:\n" + strings.Repeat("- b: c\n  d: e\n", 30000),
+		"many in one":    "{" + strings.Repeat("a: b, ", 60000),
+		"many at once":   strings.Repeat("a: {b: c}\n", 30000),
 		"too large":      strings.Repeat(" ", 1<<20+1),
 	}
 	for name, text := range tests {

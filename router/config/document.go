@@ -144,8 +144,9 @@ type IPv6 struct {
 	LinkLocal netip.Addr `yaml:"link_local"`
 	// Translate is what an uplink does to the networks' IPv6: [TranslateNone] or its like.
 	Translate string `yaml:"translate"`
-	// NPTPrefix is the outer prefix of [TranslateNPT], as long as the networks' prefixes or shorter; the
-	// n-th network in the document that uses the uplink gets its n-th subnet.
+	// NPTPrefix is the outer prefix of [TranslateNPT]. The networks with IPv6 that use the uplink have
+	// prefixes of one length, and this one is no longer: the n-th of them in the document gets
+	// its n-th subnet of that length.
 	NPTPrefix netip.Prefix `yaml:"npt_prefix"`
 }
 
@@ -250,11 +251,12 @@ type Network struct {
 	// NATAddress is the virtual address of the uplink to which the network's
 	// connections are translated; the uplink's first address by default.
 	NATAddress netip.Addr `yaml:"nat_address"`
-	// Uplinks are the names of the uplinks that the network may take, each once and in the order of
-	// the document, at most as dear as MaxCost. The document may name labels.
+	// Uplinks are the names of the uplinks that the network may take as long as they are no dearer than
+	// MaxCost, each once and in the order of the document. The document may name labels.
 	Uplinks []string `yaml:"uplinks"`
 	// NATAddresses are the addresses to which its connections are translated, by the name of
 	// the uplink: one for each of Uplinks and of its routes', the uplink's first address by default.
+	// Empty with RoutedNATAddress.
 	NATAddresses map[string]netip.Addr `yaml:"nat_addresses"`
 	// RoutedNATAddress replaces them all: an address that the outside routes to the pair on every
 	// uplink, so that flows go on whichever uplink they take. Invalid if there is none.
@@ -274,9 +276,9 @@ type Network struct {
 	StaticNAT []StaticNAT `yaml:"static_nat"`
 	// Access is the network's ACL.
 	Access Access `yaml:"access"`
-	// RateLimit bounds what the network sends to the outside, and what it gets from there, in bits
-	// per second each; zero for no bound.
-	RateLimit uint64 `yaml:"rate_limit"`
+	// RateLimit bounds what the network sends to the outside, and what it gets from there, each;
+	// zero for no bound.
+	RateLimit BitRate `yaml:"rate_limit"`
 	// Replicate tells whether the BACKUP gets to know the network's sessions. Else they
 	// stay on the node.
 	Replicate bool `yaml:"replicate"`

@@ -72,7 +72,7 @@ func TestDualDefaults(t *testing.T) {
 	wan, lan := doc.Uplinks[0], doc.Networks[0]
 	want := &config.IPv6{
 		VRID: 2, Prefix: netip.MustParsePrefix("2001:db8:0:2::/64"), Gateway: address("fe80::1"),
-		Addresses: []netip.Addr{address("2001:db8:0:2::a")}, LinkLocal: address("fe80::5e:2"),
+		Addresses: []netip.Addr{address("2001:db8:0:2::a")}, LinkLocal: address("fe80::5e:2"), Translate: config.TranslateNone,
 	}
 	if diff := cmp.Diff(want, wan.IPv6, compareNetip()); diff != "" {
 		t.Errorf("IPv6 of the uplink (-want +got):\n%s", diff)
@@ -355,10 +355,12 @@ func TestGreatestDualStackDocument(t *testing.T) {
 				LinkLocal: netip.MustParseAddr(fmt.Sprintf("fe80::%d", 2+j)),
 			}
 		}
+		allow := config.AccessList{Default: config.Allow}
 		doc.Networks = append(doc.Networks, config.Network{
+			MaxCost: 255, Probe: config.DefaultProbe(), Failback: config.FailbackDrain, Access: config.Access{Ingress: allow, Egress: allow},
 			Name: fmt.Sprintf("n%d", i), VRID: uint8(i), Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 1, byte(i), 0}), 24),
-			Gateway: netip.AddrFrom4([4]byte{10, 1, byte(i), 1}), Ports: ports, Uplink: "wan",
-			NATAddress: doc.Uplinks[0].Addresses[0], VRRP: config.DefaultVRRP(),
+			Gateway: netip.AddrFrom4([4]byte{10, 1, byte(i), 1}), Ports: ports, Uplinks: []string{"wan"},
+			NATAddresses: map[string]netip.Addr{"wan": doc.Uplinks[0].Addresses[0]}, VRRP: config.DefaultVRRP(),
 			FirstPacket: config.FirstPacketPass, IPv6: &config.IPv6{
 				VRID: uint8(i), Prefix: netip.MustParsePrefix(fmt.Sprintf("2001:db8:1:%x::/64", i)),
 				Gateway: netip.MustParseAddr(fmt.Sprintf("2001:db8:1:%x::1", i)), LinkLocal: netip.MustParseAddr("fe80::1"),

@@ -61,6 +61,12 @@ func (r *report) stand(path string, line int) {
 	r.lines[path] = line
 }
 
+// stands tells whether a path stands in the document.
+func (r *report) stands(path string) bool {
+	_, ok := r.lines[path]
+	return ok
+}
+
 // add reports a fault at a path. A path that does not stand in the document
 // gets the line of the nearest one above it.
 func (r *report) add(path, message string) {

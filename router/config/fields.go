@@ -44,6 +44,9 @@ func (d decoder) document(node ast.Node) *Document {
 		field{"networks", "", func(path string, n ast.Node) {
 			d.items(path, n, func(path string, n ast.Node) { doc.Networks = append(doc.Networks, d.network(path, n)) })
 		}},
+		field{"operations", "", func(path string, n ast.Node) {
+			d.items(path, n, func(path string, n ast.Node) { doc.Operations = append(doc.Operations, d.operation(path, n)) })
+		}},
 	)
 	return doc
 }
@@ -96,31 +99,12 @@ func (d decoder) uplink(path string, node ast.Node) Uplink {
 		field{"vrrp", "", func(path string, n ast.Node) { d.vrrp(path, n, &u.VRRP) }},
 		field{"ipv6", "", func(path string, n ast.Node) { u.IPv6 = d.ipv6(path, n, true) }},
 		field{"virtual_routers", "", func(path string, n ast.Node) { u.VirtualRouters = d.virtualRouters(path, n) }},
+		field{"cost", "", func(path string, n ast.Node) { u.Cost = d.cost(path, n) }},
+		field{"labels", "", func(path string, n ast.Node) { u.Labels = d.names(path, n) }},
+		field{"metered", "", func(path string, n ast.Node) { u.Metered = d.truth(path, n) }},
+		field{"dns", "", func(path string, n ast.Node) { u.DNS = d.servers(path, n) }},
 	)
 	return u
-}
-
-func (d decoder) network(path string, node ast.Node) Network {
-	w := Network{VRRP: DefaultVRRP(), Replicate: true, FirstPacket: FirstPacketPass}
-	d.fields(
-		path, node,
-		field{"name", giveName, func(path string, n ast.Node) { w.Name = d.name(path, n) }},
-		field{"vrid", giveVRID, func(path string, n ast.Node) { w.VRID = d.vrid(path, n) }},
-		field{"prefix", givePrefix, func(path string, n ast.Node) { w.Prefix = d.prefix(path, n, 30) }},
-		field{"gateway", giveVirtual, func(path string, n ast.Node) { w.Gateway = d.address(path, n) }},
-		field{"ports", givePorts, func(path string, n ast.Node) { w.Ports = d.ports(path, n, true) }},
-		field{"uplink", "", func(path string, n ast.Node) { w.Uplink = d.name(path, n) }},
-		field{"nat_address", "", func(path string, n ast.Node) { w.NATAddress = d.address(path, n) }},
-		field{"replicate", "", func(path string, n ast.Node) { w.Replicate = d.truth(path, n) }},
-		field{"first_packet", "", func(path string, n ast.Node) {
-			w.FirstPacket = d.choice(path, n, FirstPacketPass, FirstPacketHold)
-		}},
-		field{"helpers", "", func(path string, n ast.Node) { w.Helpers = d.helpers(path, n) }},
-		field{"vrrp", "", func(path string, n ast.Node) { d.vrrp(path, n, &w.VRRP) }},
-		field{"ipv6", "", func(path string, n ast.Node) { w.IPv6 = d.ipv6(path, n, false) }},
-		field{"virtual_routers", "", func(path string, n ast.Node) { w.VirtualRouters = d.virtualRouters(path, n) }},
-	)
-	return w
 }
 
 // addresses keeps the place of an item that is wrong, so that the others keep
@@ -196,17 +180,28 @@ func (d decoder) ipv6(path string, node ast.Node, isUplink bool) *IPv6 {
 	gateway := giveVirtual
 	if isUplink {
 		gateway = giveGateway
+		v.Translate = TranslateNone
 	}
 	fields := []field{
 		{"vrid", "", func(path string, n ast.Node) { v.VRID = d.vrid(path, n) }},
-		{"prefix", givePrefix6, func(path string, n ast.Node) { v.Prefix = d.prefix6(path, n) }},
+		{"prefix", givePrefix6, func(path string, n ast.Node) { v.Prefix = d.prefix6(path, n, 48) }},
 		{"gateway", gateway, func(path string, n ast.Node) { v.Gateway = d.address6(path, n) }},
 		{"link_local", "", func(path string, n ast.Node) { v.LinkLocal = d.address6(path, n) }},
 	}
 	if isUplink {
-		fields = append(fields, field{"addresses", "", func(path string, n ast.Node) {
-			d.items(path, n, func(path string, n ast.Node) { v.Addresses = append(v.Addresses, d.address6(path, n)) })
-		}})
+		fields = append(
+			fields,
+			field{"addresses", "", func(path string, n ast.Node) {
+				d.items(path, n, func(path string, n ast.Node) { v.Addresses = append(v.Addresses, d.address6(path, n)) })
+			}},
+			field{"translate", "", func(path string, n ast.Node) {
+				v.Translate = d.choice(path, n, TranslateNone, TranslateNPT, TranslateNAT66)
+			}},
+			field{"npt_prefix", "", func(path string, n ast.Node) { v.NPTPrefix = d.prefix6(path, n, shortestNPT) }},
+		)
+	} else {
+		const elsewhere = "is a matter of the uplinks; write it under the ipv6 of those that translate"
+		fields = append(fields, field{"translate", elsewhere, nil}, field{"npt_prefix", elsewhere, nil})
 	}
 	d.fields(path, node, fields...)
 	return v

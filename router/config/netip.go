@@ -109,8 +109,11 @@ func unicast(prefix netip.Prefix) bool {
 	return first != 0 && first != 127 && first < 224
 }
 
-// prefix6 decodes the IPv6 subnet of a segment, as prefix does.
-func (d decoder) prefix6(path string, node ast.Node) netip.Prefix {
+// shortestNPT is the length of what a provider gets to give out.
+const shortestNPT = 32
+
+// prefix6 decodes the IPv6 subnet of a segment or of several, as prefix does.
+func (d decoder) prefix6(path string, node ast.Node, shortest int) netip.Prefix {
 	text, ok := d.text(path, node, "an IPv6 subnet")
 	if !ok {
 		return netip.Prefix{}
@@ -127,8 +130,8 @@ func (d decoder) prefix6(path string, node ast.Node) netip.Prefix {
 	switch masked := prefix.Masked(); {
 	case prefix.Addr().Is4():
 		d.add(path, fmt.Sprintf("%s is an IPv4 subnet; give an IPv6 subnet such as 2001:db8:0:1::/64", prefix))
-	case prefix.Bits() < 48 || prefix.Bits() > 127:
-		d.add(path, fmt.Sprintf("the prefix length of %s must be from 48 to 127 to be a single segment's; 64 is the usual one", prefix))
+	case prefix.Bits() < shortest || prefix.Bits() > 127:
+		d.add(path, fmt.Sprintf("the prefix length of %s must be from %d to 127; 64 is the usual one of a segment", prefix, shortest))
 	case !global(masked.Addr()):
 		d.add(path, fmt.Sprintf("%s is not a range for hosts; give a global subnet (of 2000::/3) or a local one (of fc00::/7), such as 2001:db8:0:1::/64", prefix))
 	case prefix != masked:

@@ -1,8 +1,11 @@
 package config_test
 
 import (
+	"maps"
 	"os"
 	"reflect"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -34,7 +37,7 @@ func mustParse(t testing.TB, text string) *config.Document {
 
 func TestReferenceIsAccepted(t *testing.T) {
 	doc := mustParse(t, string(reference(t)))
-	if doc.Group != "edge" || len(doc.Members) != 2 || len(doc.Uplinks) != 1 || len(doc.Networks) != 3 {
+	if doc.Group != "edge" || len(doc.Members) != 2 || len(doc.Uplinks) != 2 || len(doc.Networks) != 3 {
 		t.Errorf("unexpected document: %+v", doc)
 	}
 	if got := doc.Uplinks[0].Ports["bravo"].Address.String(); got != "198.51.100.3" {
@@ -52,9 +55,13 @@ func TestReferenceHasEveryKey(t *testing.T) {
 	keysOfText("", text, got)
 	keysOfType("", reflect.TypeFor[config.Document](), want)
 	// Types are shared by places that do not take all of their keys.
-	for _, key := range []string{".ha_link.ports.*.ipv6", ".ha_link.ports.*.link_local", ".second_ha_link.ports.*.ipv6", ".second_ha_link.ports.*.link_local", ".networks.ipv6.addresses"} {
+	for _, key := range []string{".ha_link.ports.*.ipv6", ".ha_link.ports.*.link_local", ".second_ha_link.ports.*.ipv6", ".second_ha_link.ports.*.link_local", ".networks.ipv6.addresses", ".networks.ipv6.translate", ".networks.ipv6.npt_prefix"} {
 		delete(want, key)
 	}
+	// A route's probe is like a network's.
+	again := func(key string, _ bool) bool { return strings.HasPrefix(key, ".networks.routes.probe.") }
+	maps.DeleteFunc(want, again)
+	maps.DeleteFunc(got, again)
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("keys of the types (-) and of the reference (+):\n%s", diff)
 	}
@@ -64,7 +71,7 @@ func keysOfText(path string, value any, keys map[string]bool) {
 	switch value := value.(type) {
 	case map[string]any:
 		for key, inner := range value {
-			if key == "alpha" || key == "bravo" {
+			if key == "alpha" || key == "bravo" || strings.HasSuffix(path, ".nat_addresses") {
 				key = "*"
 			}
 			keys[path+"."+key] = true
@@ -85,6 +92,7 @@ func keysOfType(path string, typ reflect.Type, keys map[string]bool) {
 		keys[path+".*"] = true
 		keysOfType(path+".*", typ.Elem(), keys)
 	case reflect.Struct:
+		typ = config.FormOf(typ)
 		for i := range typ.NumField() {
 			// The addresses of netip are structs without tags.
 			if key := typ.Field(i).Tag.Get("yaml"); key != "" {
@@ -119,7 +127,18 @@ networks:
 	if doc.HALink.Port != config.DefaultPort {
 		t.Errorf("port: %d", doc.HALink.Port)
 	}
-	if got := doc.Networks[0].NATAddress.String(); got != "10.8.0.2" {
-		t.Errorf("nat_address: %s", got)
+	w := doc.Networks[0]
+	if got := w.NATAddresses["w"].String(); got != "10.8.0.2" || !slices.Equal(w.Uplinks, []string{"w"}) || w.Uplink != "" || w.NATAddress.IsValid() {
+		t.Errorf("uplinks: %+v", w)
+	}
+	if w.Failback != config.FailbackDrain || w.DrainTime != config.DefaultDrainTime || w.MaxCost != config.DefaultMaxCost {
+		t.Errorf("choice of uplinks: %+v", w)
+	}
+	if diff := cmp.Diff(config.DefaultProbe(), w.Probe); diff != "" {
+		t.Errorf("probe:\n%s", diff)
+	}
+	open := config.AccessList{Default: config.Allow}
+	if diff := cmp.Diff(config.Access{Ingress: open, Egress: open}, w.Access); diff != "" {
+		t.Errorf("access:\n%s", diff)
 	}
 }

@@ -109,15 +109,6 @@ func normalize(doc *Document, r *report) {
 			m.Priority = DefaultPriority - uint8(i)*DefaultPriorityStep
 		}
 	}
-	for i := range doc.Networks {
-		w := &doc.Networks[i]
-		if w.NATAddress.IsValid() {
-			continue
-		}
-		if u, ok := uplink(doc, w.Uplink); ok && len(u.Addresses) > 0 {
-			w.NATAddress = u.Addresses[0]
-		}
-	}
 	for _, s := range segments(doc) {
 		if s.ipv6 != nil && !r.faulty(s.path+".ipv6") {
 			s.normalizeIPv6(doc, r)

@@ -10,9 +10,12 @@ import (
 const (
 	// DefaultMaxCost lets a network use every uplink.
 	DefaultMaxCost = uint8(255)
-	// DefaultProbeInterval and DefaultProbeTimeout are of the probes of a network's targets.
+	// DefaultProbeInterval and DefaultProbeTimeout are of the probes of a network's targets. A
+	// shorter interval makes the timeout as short.
 	DefaultProbeInterval = time.Second
 	DefaultProbeTimeout  = time.Second
+	// DefaultProbeNeed is how many targets must answer.
+	DefaultProbeNeed = 1
 	// DefaultRise is how many successes in a row make a target reachable again.
 	DefaultRise = 3
 	// DefaultFall is how many failures in a row make it unreachable. After the first one
@@ -34,6 +37,14 @@ const (
 	FailbackKeep = "keep"
 )
 
+// DefaultProbe is how a network without the key `probe` finds out: by the gateways alone.
+func DefaultProbe() Probe {
+	return Probe{
+		Need: DefaultProbeNeed, Interval: DefaultProbeInterval, Timeout: DefaultProbeTimeout,
+		Rise: DefaultRise, Fall: DefaultFall, LossLimit: DefaultLossLimit,
+	}
+}
+
 // The kinds of probes; see [Target].
 const (
 	ProbeICMP = "icmp"
@@ -47,11 +58,11 @@ const (
 type Probe struct {
 	// Targets are what must answer; none if the gateway is all that is known.
 	Targets []Target `yaml:"targets"`
-	// Need is how many of the targets must answer: 1 to their number; 1 by default.
+	// Need is how many of the targets must answer: 1 to their number; 1 also if there are none.
 	Need int `yaml:"need"`
 	// Interval is the time between two probes of a target: 100ms to 1h.
 	Interval time.Duration `yaml:"interval"`
-	// Timeout is how long an answer may take: 50ms to 1m.
+	// Timeout is how long an answer may take: 50ms to 1m, and no longer than Interval.
 	Timeout time.Duration `yaml:"timeout"`
 	// Rise and Fall are how many successes, or failures, in a row change the verdict: 1 to 100.
 	Rise int `yaml:"rise"`
@@ -65,7 +76,7 @@ type Target struct {
 	// Kind is one of [ProbeICMP] and its like.
 	Kind string
 	// Host is an address or a name for icmp and tcp, the name to resolve for dns (asked of the
-	// uplink's own servers), and the URL for http.
+	// uplink's own servers), and the URL for http. Names are in lower case and without a final dot.
 	Host string
 	// Port is that of tcp.
 	Port uint16
@@ -79,12 +90,12 @@ type Target struct {
 type Route struct {
 	// Destination is the subnet that is reached by it.
 	Destination netip.Prefix `yaml:"destination"`
-	// Via is a next hop on one of the document's segments: a private gateway. The route
+	// Via is a next hop on the segment of an uplink or network: a private gateway. The route
 	// then takes no uplink of its own choice.
 	Via netip.Addr `yaml:"via"`
 	// Uplinks are names or labels, as in [Network.Uplinks]; only without Via.
 	Uplinks []string `yaml:"uplinks"`
-	// Probe is of this route; the network's if it is not given.
+	// Probe is of this route; the network's if it is nil. Only with Uplinks.
 	Probe *Probe `yaml:"probe"`
 }
 
@@ -94,16 +105,16 @@ type Forward struct {
 	Protocol string `yaml:"protocol"`
 	// First and Last are the ports outside, written "8443" or "8000-8010".
 	First, Last uint16
-	// To is the host inside and the first of its ports.
+	// To is the host inside, IPv4, and the first of its ports.
 	To netip.AddrPort `yaml:"to"`
-	// Address is the virtual address that is reached; invalid for every address to which the
+	// Address is the virtual address that is reached, IPv4; invalid for every address to which the
 	// network is translated, on every uplink of it.
 	Address netip.Addr `yaml:"address"`
 	// From are the subnets that may; anybody if there are none.
 	From []netip.Prefix `yaml:"from"`
 }
 
-// StaticNAT joins a virtual address of an uplink to one inner host, in both directions.
+// StaticNAT joins a virtual IPv4 address of an uplink to one inner host, in both directions.
 type StaticNAT struct {
 	Address netip.Addr `yaml:"address"`
 	Host    netip.Addr `yaml:"host"`
@@ -134,11 +145,12 @@ type AccessList struct {
 type AccessRule struct {
 	// Action is [Allow] or [Deny].
 	Action string `yaml:"action"`
-	// Protocol is "tcp", "udp", "icmp" (of either family), "sctp", "gre" or a number 1 to 255 in decimal digits.
+	// Protocol is "tcp", "udp", "icmp" (of either family), "sctp", "gre" or another number from 1 to 255
+	// in decimal digits.
 	Protocol string `yaml:"protocol"`
-	// Ports are destination ports or ranges, for tcp, udp and sctp.
+	// Ports are destination ports or ranges, for tcp, udp and sctp. No two overlap.
 	Ports []PortRange `yaml:"ports"`
-	// Source and Destination are subnets, of one family in each rule.
+	// Source and Destination are subnets, of one family in each rule. No two of a list overlap.
 	Source      []netip.Prefix `yaml:"source"`
 	Destination []netip.Prefix `yaml:"destination"`
 }
@@ -153,15 +165,18 @@ type Operation struct {
 	// MaxCost is the dearest uplink that it may use; Metered whether it may use metered ones.
 	MaxCost uint8 `yaml:"max_cost"`
 	Metered bool  `yaml:"metered"`
-	// Uplinks are names or labels; any if there are none.
+	// Uplinks are names, as in [Network.Uplinks]; any if there are none.
 	Uplinks []string `yaml:"uplinks"`
 }
+
+// BitRate is in bits per second, written "64kbit", "100Mbit" or "1Gbit".
+type BitRate uint64
 
 // How an uplink treats the IPv6 of networks; see [IPv6.Translate].
 const (
 	// TranslateNone routes it.
 	TranslateNone = "none"
-	// TranslateNPT replaces the network's prefix by the one of NPTPrefix (RFC 6296).
+	// TranslateNPT replaces the network's prefix by one of NPTPrefix (RFC 6296).
 	TranslateNPT = "npt"
 	// TranslateNAT66 translates to the uplink's first IPv6 address.
 	TranslateNAT66 = "nat66"

@@ -14,12 +14,13 @@ import (
 )
 
 // Limits of what is given to the YAML parser, which is recursive and takes time
-// quadratic in the number of keys. The largest document that can be valid, with
-// 255 VRIDs in use, has some 7400 keys.
+// quadratic in the number of keys of a mapping. A document with 255 VRIDs in use and some
+// thousand rules has 30000 keys, and a mapping of it at most one for each uplink.
 const (
-	maxSize   = 1 << 20
-	maxTokens = 1 << 16
-	maxKeys   = 1 << 13
+	maxSize     = 1 << 20
+	maxTokens   = 1 << 18
+	maxKeys     = 1 << 16
+	maxTogether = 1 << 10
 	// maxDepth bounds nested brackets, maxColumn nested lists: a list inside a
 	// list stands further to the right.
 	maxDepth  = 16
@@ -116,9 +117,14 @@ func parse(text string, r *report) (file *ast.File) {
 // that a reader of the document would have to look up.
 func harmless(tokens token.Tokens, r *report) bool {
 	keys := 0
+	together := togetherness{}
 	for _, tk := range tokens {
 		if tk.Type == token.MappingValueType {
 			keys++
+		}
+		if together.add(tk) > maxTogether {
+			r.addAt("", tk.Position.Line, fmt.Sprintf("more than %d keys stand in one mapping; arrange them as in the reference document", maxTogether))
+			return false
 		}
 	}
 	if keys > maxKeys || len(tokens) > maxTokens {
@@ -133,6 +139,63 @@ func harmless(tokens token.Tokens, r *report) bool {
 		}
 	}
 	return shallow(tokens, r) && len(r.faults) == before
+}
+
+// togetherness counts the keys of the mappings that a token stands in: by the depth of the
+// brackets or, outside of any, by the column of the key. A comma between brackets counts as a
+// key, because it may make one without a value.
+type togetherness struct {
+	brackets []int
+	// columns stand further to the right one after the other.
+	columns []column
+}
+
+type column struct{ at, keys int }
+
+// aList stands for a bracket that holds no keys.
+const aList = -1
+
+// add returns how many keys the token's mapping has up to here, at least.
+func (t *togetherness) add(tk *token.Token) int {
+	deepest := len(t.brackets) - 1
+	switch tk.Type { //nolint:exhaustive // the other types make no key
+	case token.MappingStartType:
+		t.brackets = append(t.brackets, 0)
+	case token.SequenceStartType:
+		t.brackets = append(t.brackets, aList)
+	case token.MappingEndType, token.SequenceEndType:
+		t.brackets = t.brackets[:max(0, deepest)]
+	case token.CollectEntryType:
+		if deepest >= 0 && t.brackets[deepest] != aList {
+			t.brackets[deepest]++
+			return t.brackets[deepest]
+		}
+	case token.SequenceEntryType:
+		t.forget(tk.Position.Column)
+	case token.MappingValueType:
+		if deepest >= 0 {
+			return 0 // the comma is counted
+		}
+		at := tk.Position.Column
+		if tk.Prev != nil && tk.Prev.Position.Line == tk.Position.Line {
+			at = tk.Prev.Position.Column
+		}
+		t.forget(at)
+		if last := len(t.columns) - 1; last < 0 || t.columns[last].at < at {
+			t.columns = append(t.columns, column{at: at})
+		}
+		last := &t.columns[len(t.columns)-1]
+		last.keys++
+		return last.keys
+	}
+	return 0
+}
+
+// forget ends the mappings that stand further to the right.
+func (t *togetherness) forget(at int) {
+	for len(t.columns) > 0 && t.columns[len(t.columns)-1].at > at {
+		t.columns = t.columns[:len(t.columns)-1]
+	}
 }
 
 // shallow checks that lists and mappings are not nested without end.

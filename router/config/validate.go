@@ -25,7 +25,8 @@ func validate(doc *Document, r *report) {
 	validateMembers(doc, r)
 	validateHALink(doc, r)
 	validateNames(doc, r)
-	validateUplinkOfNetworks(doc, r)
+	validateLabels(doc, r)
+	validateOperations(doc, r)
 	validateSessions(doc, r)
 	all := segments(doc)
 	if len(all) > maxSegments {
@@ -52,6 +53,9 @@ func validate(doc *Document, r *report) {
 		validateVirtualRouters(s, r)
 	}
 	validateInterfaces(all, r)
+	validateTranslation(doc, all, r)
+	validatePaths(doc, all, r)
+	validateInbound(doc, all, r)
 }
 
 func validateMembers(doc *Document, r *report) {
@@ -109,40 +113,6 @@ func validateNames(doc *Document, r *report) {
 	}
 }
 
-func validateUplinkOfNetworks(doc *Document, r *report) {
-	var names []string
-	for _, u := range doc.Uplinks {
-		if u.Name != "" {
-			names = append(names, u.Name)
-		}
-	}
-	// With an uplink whose name could not be read, nothing can be said here.
-	unread := r.faulty("uplinks") || len(names) < len(doc.Uplinks)
-	for i, w := range doc.Networks {
-		path := fmt.Sprintf("networks[%d]", i)
-		u, ok := uplink(doc, w.Uplink)
-		switch {
-		case ok:
-			read := len(u.Addresses) > 0 && !slices.Contains(u.Addresses, netip.Addr{})
-			if read && w.NATAddress.IsValid() && !slices.Contains(u.Addresses, w.NATAddress) {
-				r.add(path+".nat_address", fmt.Sprintf("%s is not an address of uplink %q; choose one of its addresses or add it there",
-					w.NATAddress, u.Name))
-			}
-		case unread || r.faulty(path, path+".uplink"):
-		case w.Uplink != "" && len(names) == 0:
-			r.add(path+".uplink", fmt.Sprintf("there is no uplink %q; add it to uplinks or remove this key", w.Uplink))
-		case w.Uplink != "":
-			r.add(path+".uplink", fmt.Sprintf("there is no uplink %q; name one of %s", w.Uplink, strings.Join(names, ", ")))
-		case len(names) > 0:
-			r.add(path+".uplink", "is missing; name one of "+strings.Join(names, ", "))
-		case w.NATAddress.IsValid():
-			r.add(path+".nat_address", "needs an uplink; name the network's uplink or remove this key")
-		}
-	}
-}
-
-// validateVRIDs checks that each VRID is used once in each family: that makes the
-// names and MAC addresses of virtual links different.
 func validateSessions(doc *Document, r *report) {
 	for i, w := range doc.Networks {
 		if w.FirstPacket == FirstPacketHold && !w.Replicate {
@@ -152,6 +122,8 @@ func validateSessions(doc *Document, r *report) {
 	}
 }
 
+// validateVRIDs checks that each VRID is used once in each family: that makes the
+// names and MAC addresses of virtual links different.
 func validateVRIDs(all []segment, r *report) {
 	seen := map[bool]map[uint8]string{false: {}, true: {}}
 	check := func(path, at string, vrid uint8, ipv6 bool) {

@@ -282,7 +282,7 @@ func TestPorts(t *testing.T) {
 func TestUplinkOfNetwork(t *testing.T) {
 	uplinks := pair[strings.Index(pair, "uplinks:"):strings.Index(pair, "networks:")]
 	check(t, pair, []spoil{
-		{"missing", "    uplink: wan\n", "", []string{"24 networks[0].uplink: is missing; name one of wan"}},
+		{"missing", "    uplink: wan\n", "", []string{"24 networks[0].uplinks: is missing; name one of wan"}},
 		{"unknown", "uplink: wan", "uplink: van", []string{`31 networks[0].uplink: there is no uplink "van"; name one of wan`}},
 		{"no uplinks", uplinks, "", []string{`22 networks[0].uplink: there is no uplink "wan"; add it to uplinks or remove this key`}},
 		{"foreign address", "nat_address: 192.0.2.11", "nat_address: 192.0.2.12", []string{`32 networks[0].nat_address: 192.0.2.12 is not an address of uplink "wan"`}},
