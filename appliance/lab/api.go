@@ -77,6 +77,12 @@ func (l *Lab) call(ctx context.Context, name, method, path string) ([]byte, erro
 	return body, nil
 }
 
+// Reload has a node put the document into force that [Lab.ConfigPath] holds now.
+func (l *Lab) Reload(ctx context.Context, name string) error {
+	_, err := l.call(ctx, name, http.MethodPost, "/v1/reload")
+	return err
+}
+
 // report is what one node answered.
 type report struct {
 	name   string

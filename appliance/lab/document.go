@@ -97,7 +97,7 @@ networks:
     ports:
       alpha: {interface: dmz0, address: 10.1.0.2}
       bravo: {interface: dmz0, address: 10.1.0.3}
-    {{.Uplinks}}
+    {{.GuestUplinks}}
 {{- range .DMZ}}
     {{.}}
 {{- end}}
@@ -116,8 +116,8 @@ type documentValues struct {
 	SecondUplink, SecondNetwork              bool
 	SecondUplinkGateway, SecondNATAddress    string
 	SecondUplinkGatewayIPv6, GuestGateway    string
-	// Uplinks is the line that says which uplinks a network may take.
-	Uplinks                      string
+	// Uplinks and GuestUplinks are the lines that say which uplinks a network may take.
+	Uplinks, GuestUplinks        string
 	LAN, DMZ, WAN, LTE, Election []string
 }
 
@@ -134,11 +134,14 @@ func (l *Lab) writeDocument(ctx context.Context) error {
 		SecondUplink: l.options.SecondUplink, SecondNetwork: l.options.SecondNetwork,
 		SecondUplinkGateway: SecondUplinkGateway, SecondNATAddress: SecondNATAddress,
 		SecondUplinkGatewayIPv6: SecondUplinkGatewayIPv6, GuestGateway: GuestGateway,
-		Uplinks: "uplink: wan",
-		LAN:     l.options.LAN, DMZ: l.options.DMZ, WAN: l.options.WAN, LTE: l.options.LTE, Election: l.options.Election,
+		Uplinks: "uplink: wan", GuestUplinks: "uplink: wan",
+		LAN: l.options.LAN, DMZ: l.options.DMZ, WAN: l.options.WAN, LTE: l.options.LTE, Election: l.options.Election,
 	}
 	if l.options.SecondUplink {
-		values.Uplinks = "uplinks: [wan, lte]"
+		values.Uplinks, values.GuestUplinks = "uplinks: [wan, lte]", "uplink: lte"
+	}
+	if l.options.GuestUplinks != "" {
+		values.GuestUplinks = l.options.GuestUplinks
 	}
 	for _, node := range nodeNames() {
 		key, err := l.makeKey(ctx, node)

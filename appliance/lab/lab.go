@@ -40,8 +40,10 @@ type Options struct {
 	// SecondUplink is another way to the server, the document's uplink "lte", which costs
 	// more than "wan" and may be used by every network; see [SecondUplinkGateway].
 	SecondUplink bool
-	// SecondNetwork is another network, "dmz", on which [Guest] stands.
+	// SecondNetwork is another network, "dmz", on which [Guest] stands. It takes the second
+	// uplink, or the only one, unless GuestUplinks is another line of the document.
 	SecondNetwork bool
+	GuestUplinks  string
 	// LAN, DMZ, WAN, LTE and Election are further lines of the document's networks, uplinks
 	// and election, e.g. "vrrp: {virtual_mac: false}".
 	LAN, DMZ, WAN, LTE, Election []string

@@ -63,9 +63,17 @@ func (n *node) routes() http.Handler {
 		}
 		n.answer(w, http.StatusOK, result)
 	})
+	mux.HandleFunc("POST /v1/reload", func(w http.ResponseWriter, r *http.Request) {
+		result, err := n.reload(r.Context())
+		if err != nil {
+			n.answer(w, http.StatusConflict, status.Failure{Error: err.Error()})
+			return
+		}
+		n.answer(w, http.StatusOK, result)
+	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		n.answer(w, http.StatusNotFound, status.Failure{Error: fmt.Sprintf(
-			"there is no %s %s: this node answers GET /v1/status, GET /v1/events, GET /metrics and POST /v1/failover", shortened(r.Method), shortened(r.URL.Path))})
+			"there is no %s %s: this node answers GET /v1/status, GET /v1/events, GET /metrics, POST /v1/failover and POST /v1/reload", shortened(r.Method), shortened(r.URL.Path))})
 	})
 	return http.MaxBytesHandler(mux, 1<<20)
 }
@@ -95,7 +103,7 @@ func (n *node) failover(ctx context.Context) (status.Failover, error) {
 	if r.State != vrrp.Master {
 		return status.Failover{}, errNotMaster
 	}
-	other, ok := n.doc.Peer(n.opts.Name)
+	other, ok := n.doc().Peer(n.opts.Name)
 	if !ok {
 		return status.Failover{}, errors.New("a single router has nobody to hand over to")
 	}

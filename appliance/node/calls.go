@@ -55,7 +55,7 @@ type call struct {
 
 // ways returns the HA links, the preferred one first.
 func (n *node) ways(other config.Member) ([]way, error) {
-	links, err := router.HALinks(n.doc, n.opts.Name)
+	links, err := router.HALinks(n.doc(), n.opts.Name)
 	if err != nil {
 		return nil, err
 	}

@@ -33,7 +33,7 @@ func (n *node) diagnose(now time.Time, r elector.Report) []status.Condition {
 	if v.Beat > 0 {
 		v.DownByBeats = vrrp.BeatLease(v.Beat) + v.Beat
 	}
-	if other, ok := n.doc.Peer(n.opts.Name); ok {
+	if other, ok := n.doc().Peer(n.opts.Name); ok {
 		v.Peer = other.Name
 	}
 	if n.sync != nil {
@@ -42,8 +42,8 @@ func (n *node) diagnose(now time.Time, r elector.Report) []status.Condition {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	up := make(map[string]bool, len(n.carriers))
-	for _, mine := range n.carriers {
+	up := make(map[string]bool, len(n.carriers()))
+	for _, mine := range n.carriers() {
 		up[mine.Name] = n.state.links[mine.Segment]
 	}
 	for i, c := range r.Carriers {

@@ -59,40 +59,40 @@ func newElectorLink(n *node, cfg elector.Configuration) *electorLink {
 
 // electorConfiguration translates the document for the elector.
 func (n *node) electorConfiguration() (elector.Configuration, error) {
-	member, _ := n.doc.Member(n.opts.Name)
+	member, _ := n.doc().Member(n.opts.Name)
 	cfg := elector.Configuration{
-		Interval: n.doc.Election.AdvertisementInterval, Beat: n.beat(), Lease: n.lease(),
-		Priority: member.Priority, Preempt: n.doc.Election.Preempt, PreemptDelay: n.doc.Election.PreemptDelay,
-		AnnounceRefresh: n.doc.Election.AnnounceRefresh, Digest: n.digest(), Record: n.opts.Record,
+		Interval: n.doc().Election.AdvertisementInterval, Beat: n.beat(), Lease: n.lease(),
+		Priority: member.Priority, Preempt: n.doc().Election.Preempt, PreemptDelay: n.doc().Election.PreemptDelay,
+		AnnounceRefresh: n.doc().Election.AnnounceRefresh, Digest: n.digest(), Record: n.opts.Record,
 	}
-	for _, other := range n.doc.Members {
+	for _, other := range n.doc().Members {
 		if other.Priority < member.Priority {
 			cfg.Rank++
 		}
 	}
-	for _, c := range n.carriers {
+	for _, c := range n.carriers() {
 		cfg.Carriers = append(cfg.Carriers, elector.Carrier{
 			Name: c.Name, Interface: c.Interface, VirtualLink: c.Link, VRID: c.VRID,
 			Source: c.Source, Peer: c.Peer, Addresses: c.Addresses,
 			Version: uint8(c.VRRP.Version), Checksum: checksum(c.VRRP), Unicast: c.VRRP.Unicast, Authenticate: c.VRRP.Authentication,
 		})
 	}
-	other, paired := n.doc.Peer(n.opts.Name)
+	other, paired := n.doc().Peer(n.opts.Name)
 	if !paired {
 		return cfg, nil
 	}
-	mine, theirs := n.doc.HALink.Ports[n.opts.Name], n.doc.HALink.Ports[other.Name]
-	key, err := n.identity.SharedSecret(other.PublicKey, "tandem heartbeat "+n.doc.Group)
+	mine, theirs := n.doc().HALink.Ports[n.opts.Name], n.doc().HALink.Ports[other.Name]
+	key, err := n.identity.SharedSecret(other.PublicKey, "tandem heartbeat "+n.doc().Group)
 	if err != nil {
 		return cfg, fmt.Errorf("derive the heartbeat key: %w", err)
 	}
-	if cfg.AdvertKey, err = n.identity.SharedSecret(other.PublicKey, "tandem advert "+n.doc.Group); err != nil {
+	if cfg.AdvertKey, err = n.identity.SharedSecret(other.PublicKey, "tandem advert "+n.doc().Group); err != nil {
 		return cfg, fmt.Errorf("derive the key of the adverts: %w", err)
 	}
 	cfg.Heartbeat = &elector.Heartbeat{
 		Interface: mine.Interface, Key: key,
-		Local:  netip.AddrPortFrom(mine.Address, n.doc.HALink.Port),
-		Remote: netip.AddrPortFrom(theirs.Address, n.doc.HALink.Port),
+		Local:  netip.AddrPortFrom(mine.Address, n.doc().HALink.Port),
+		Remote: netip.AddrPortFrom(theirs.Address, n.doc().HALink.Port),
 	}
 	return cfg, nil
 }
@@ -164,7 +164,7 @@ func (l *electorLink) spawn(path string) error {
 		return err
 	}
 	defer func() { _ = listener.Close() }() // the child has its own copy
-	name, err := holdElector(l.node.doc.Group)
+	name, err := holdElector(l.node.doc().Group)
 	if err != nil {
 		return err
 	}
@@ -325,6 +325,14 @@ func (l *electorLink) alive() {
 	l.sendLocked(elector.Command{Alive: true})
 }
 
+// configure gives the elector a changed configuration.
+func (l *electorLink) configure(cfg elector.Configuration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cfg = cfg
+	l.sendLocked(elector.Command{Configure: &l.cfg})
+}
+
 // reopen makes the elector look for interfaces again.
 func (l *electorLink) reopen() {
 	l.mu.Lock()
@@ -413,7 +421,7 @@ func (l *electorLink) stop(ctx context.Context) {
 func (l *electorLink) awaitAdopted(ctx context.Context) {
 	ticker := time.NewTicker(claimPause)
 	defer ticker.Stop()
-	for electorRuns(l.node.doc.Group) {
+	for electorRuns(l.node.doc().Group) {
 		select {
 		case <-ctx.Done():
 			return

@@ -47,16 +47,11 @@ const shutdownTime = 5 * time.Second
 
 // node is a running node.
 type node struct {
-	opts     Options
-	doc      *config.Document
-	intent   router.Intent
-	carriers []router.Carrier
+	opts Options
+	// current is what follows from the document that is in force.
+	current  atomic.Pointer[setup]
 	identity *peer.Identity
 	log      *slog.Logger
-
-	// documentHash is for hash.
-	hashed       sync.Once
-	documentHash string
 
 	kernel  *kernel.Reconciler
 	fence   *fence.Fence
@@ -67,6 +62,8 @@ type node struct {
 	table    *ctnetlink.Reader
 	observer observer
 	events   *eventLog
+	// reloading serialises changes of the document.
+	reloading sync.Mutex
 	// subscribers counts those who follow the events.
 	subscribers atomic.Int32
 
@@ -158,11 +155,7 @@ func prepare(opts Options) (*node, func(), error) {
 	if _, ok := doc.Member(opts.Name); !ok {
 		return nil, nil, fmt.Errorf("%s has no member %q; it has %s: give one of them with --node", opts.Document, opts.Name, memberNames(doc))
 	}
-	intent, err := router.Derive(doc, opts.Name)
-	if err != nil {
-		return nil, nil, fmt.Errorf("derive the kernel state of %s: %w", opts.Name, err)
-	}
-	carriers, err := router.Carriers(doc, opts.Name)
+	first, err := newSetup(doc, opts.Name)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -171,10 +164,11 @@ func prepare(opts Options) (*node, func(), error) {
 		return nil, nil, err
 	}
 	n := &node{
-		state: state{risen: make(map[string]bool)}, opts: opts, doc: doc, intent: intent, carriers: carriers, log: opts.Log,
+		state: state{risen: make(map[string]bool)}, opts: opts, log: opts.Log,
 		kick: make(chan struct{}, 1), linkEvents: make(chan struct{}, 1), programmed: make(chan struct{}), events: newEventLog(opts.Name),
 		observer: observer{kick: make(chan struct{}, 1)},
 	}
+	n.current.Store(first)
 	if err := n.build(); err != nil {
 		unlock()
 		return nil, nil, err
@@ -188,15 +182,15 @@ func (n *node) build() error {
 	if n.fence, err = fence.New(); err != nil {
 		return fmt.Errorf("open the fence: %w; does this kernel have nftables (CONFIG_NF_TABLES)?", err)
 	}
-	n.guard = n.fence.Guard(n.doc.Group, n.lease())
+	n.guard = n.fence.Guard(n.doc().Group, n.lease())
 	n.kernel, err = kernel.New(kernel.Options{
-		Group: n.doc.Group, StateDir: n.opts.StateDir, Fence: n.guard, Logger: n.log,
+		Group: n.doc().Group, StateDir: n.opts.StateDir, Fence: n.guard, Logger: n.log,
 	})
 	if err != nil {
 		return fmt.Errorf("open the kernel: %w", err)
 	}
-	member, _ := n.doc.Member(n.opts.Name)
-	if other, ok := n.doc.Peer(n.opts.Name); ok {
+	member, _ := n.doc().Member(n.opts.Name)
+	if other, ok := n.doc().Peer(n.opts.Name); ok {
 		if n.identity, err = loadIdentity(n.opts.Key, member); err != nil {
 			return err
 		}
@@ -216,25 +210,19 @@ func (n *node) build() error {
 	return nil
 }
 
-// hash is the document's, which never changes while the node runs.
-func (n *node) hash() string {
-	n.hashed.Do(func() { n.documentHash = n.doc.Hash() })
-	return n.documentHash
-}
-
 // beat is the time between a MASTER's heartbeats; zero if they come with the adverts.
 func (n *node) beat() time.Duration {
-	if n.doc.HALink == nil {
+	if n.doc().HALink == nil {
 		return 0
 	}
-	return vrrp.BeatFor(n.doc.Election.AdvertisementInterval)
+	return vrrp.BeatFor(n.doc().Election.AdvertisementInterval)
 }
 
 func (n *node) lease() time.Duration {
 	if beat := n.beat(); beat > 0 {
 		return vrrp.BeatLease(beat)
 	}
-	return vrrp.LeaseFor(n.doc.Election.AdvertisementInterval)
+	return vrrp.LeaseFor(n.doc().Election.AdvertisementInterval)
 }
 
 // leave is the orderly stop: hand the role over if somebody can take it, so that
@@ -254,7 +242,7 @@ func (n *node) leave(ctx context.Context) {
 func (n *node) cleanUp() {
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownTime)
 	defer cancel()
-	if n.elector.running() || electorRuns(n.doc.Group) {
+	if n.elector.running() || electorRuns(n.doc().Group) {
 		// The elector could not be stopped: it stays MASTER for its grace time, and
 		// what it needs must stay too.
 		n.log.Warn("the elector is still running; leaving the kernel as it is")

@@ -61,15 +61,12 @@ func nodeOf(t *testing.T, text []byte, name string) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	intent, err := router.Derive(doc, name)
+	first, err := newSetup(doc, name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	carriers, err := router.Carriers(doc, name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := &node{opts: Options{Name: name, StateDir: t.TempDir()}, doc: doc, intent: intent, carriers: carriers, log: slog.New(slog.DiscardHandler), events: newEventLog(name)}
+	n := &node{opts: Options{Name: name, StateDir: t.TempDir()}, log: slog.New(slog.DiscardHandler), events: newEventLog(name)}
+	n.current.Store(first)
 	n.elector = newElectorLink(n, elector.Configuration{})
 	return n
 }
@@ -191,7 +188,7 @@ func TestElectorConfigurationAlone(t *testing.T) {
 
 func TestElectorConfigurationBadKey(t *testing.T) {
 	n := pairOf(t)["alpha"]
-	n.doc.Members[1].PublicKey = "tandem-p256:AAAA"
+	n.doc().Members[1].PublicKey = "tandem-p256:AAAA"
 	if _, err := n.electorConfiguration(); err == nil || !strings.Contains(err.Error(), "heartbeat key") {
 		t.Errorf("error: %v", err)
 	}

@@ -187,7 +187,7 @@ func (n *node) diagnoseSync(now time.Time, r elector.Report, s status.Sync) []st
 		Now: now, Master: r.State == vrrp.Master, PeerAlive: r.Peer.Alive,
 		Sync: s, FullAt: n.observer.fullSince(),
 	}
-	if other, ok := n.doc.Peer(n.opts.Name); ok {
+	if other, ok := n.doc().Peer(n.opts.Name); ok {
 		v.Peer = other.Name
 	}
 	if n.sync != nil {

@@ -144,7 +144,7 @@ func (n *node) linksChanged() bool {
 	for segment, port := range n.ports() {
 		was, judged := known[segment]
 		// The only HA link can wait: there is nothing to do but to wait for it.
-		if !judged || router.IsHA(segment) && n.doc.SecondHALink == nil {
+		if !judged || router.IsHA(segment) && n.doc().SecondHALink == nil {
 			continue
 		}
 		if up, err := n.kernel.Carries(port); err == nil && was != up {
@@ -166,7 +166,7 @@ func (n *node) untilNextCheck() time.Duration {
 
 // reconcile brings the kernel into the intended state and returns whether it is.
 func (n *node) reconcile(ctx context.Context) bool {
-	report, err := n.kernel.Apply(ctx, n.intent)
+	report, err := n.kernel.Apply(ctx, n.intent())
 	if ctx.Err() != nil {
 		return false
 	}
@@ -293,7 +293,7 @@ func (n *node) fitness(now time.Time, linkUp func(port string) bool) elector.Fit
 	}
 	// A link belongs to the segment, and so to all virtual routers there.
 	var down []string
-	for _, c := range n.carriers {
+	for _, c := range n.carriers() {
 		if !s.links[c.Segment] {
 			down = append(down, c.Name)
 		}
@@ -322,7 +322,7 @@ func (n *node) rejudge() {
 func (n *node) ports() iter.Seq2[string, string] {
 	return func(yield func(segment, port string) bool) {
 		last := ""
-		for _, c := range n.carriers { // those of a segment stand side by side
+		for _, c := range n.carriers() { // those of a segment stand side by side
 			if c.Segment != last && !yield(c.Segment, c.Interface) {
 				return
 			}
@@ -336,7 +336,7 @@ func (n *node) kind(segment string) string {
 	if router.IsHA(segment) {
 		return "ha"
 	}
-	if slices.ContainsFunc(n.doc.Uplinks, func(u config.Uplink) bool { return u.Name == segment }) {
+	if slices.ContainsFunc(n.doc().Uplinks, func(u config.Uplink) bool { return u.Name == segment }) {
 		return "uplink"
 	}
 	return "network"
@@ -345,8 +345,8 @@ func (n *node) kind(segment string) string {
 // forgetUnresolved lets a new MASTER ask anew for neighbours that the BACKUP asked
 // for in vain.
 func (n *node) forgetUnresolved() {
-	names := make([]string, len(n.intent.VirtualLinks))
-	for i, link := range n.intent.VirtualLinks {
+	names := make([]string, len(n.intent().VirtualLinks))
+	for i, link := range n.intent().VirtualLinks {
 		names[i] = link.Name
 	}
 	if err := n.kernel.ForgetUnresolved(names); err != nil {

@@ -124,21 +124,39 @@ func newReplication(n *node, other config.Member) (*replication, error) {
 	if err != nil {
 		return nil, errors.Join(err, table.Close())
 	}
-	own, timeouts := n.ownAddresses(), conntracksync.DefaultTimeouts()
-	var local []netip.Prefix
-	for _, u := range n.intent.Unreplicated {
-		local = append(local, u.Prefixes...)
-	}
+	own, local, timeouts := n.ownAddresses(), n.unreplicated(), conntracksync.DefaultTimeouts()
 	index := conntracksync.NewIndex([16]byte(secret))
 	return &replication{
 		node: n, peer: other, ways: ways, table: table, epoch: binary.BigEndian.Uint64(epoch[:]),
 		wake: make(chan struct{}, 1), rows: make(chan struct{}, 1),
 		hurryRead: make(chan struct{}, 1), hurrySend: make(chan struct{}, 1),
-		first: newFirstPackets(n.intent.Held),
+		first: newFirstPackets(n.intent().Held),
 		index: index, timeouts: timeouts,
 		sender:   conntracksync.NewSender(conntracksync.SenderConfig{Exclude: own, ExcludeNetworks: local, Timeouts: timeouts}, index),
 		receiver: conntracksync.NewReceiver(conntracksync.ReceiverConfig{Exclude: own, ExcludeNetworks: local, Timeouts: timeouts}, index),
 	}, nil
+}
+
+// reconfigure takes what a changed document says of the sessions.
+func (r *replication) reconfigure() {
+	own, local := r.node.ownAddresses(), r.node.unreplicated()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sender.SetExclude(own, local)
+	r.receiver.SetExclude(own, local)
+	if r.first == nil { // once there, it stays: without rules nothing gets to it
+		r.first = newFirstPackets(r.node.intent().Held)
+	}
+	signal(r.wake)
+}
+
+// unreplicated are the subnets whose flows stay on the node.
+func (n *node) unreplicated() []netip.Prefix {
+	var local []netip.Prefix
+	for _, u := range n.intent().Unreplicated {
+		local = append(local, u.Prefixes...)
+	}
+	return local
 }
 
 // ownAddresses are those of both nodes' own ports: flows from and to them are the
@@ -154,13 +172,13 @@ func (n *node) ownAddresses() []netip.Addr {
 			}
 		}
 	}
-	for _, u := range n.doc.Uplinks {
+	for _, u := range n.doc().Uplinks {
 		add(u.Ports)
 	}
-	for _, w := range n.doc.Networks {
+	for _, w := range n.doc().Networks {
 		add(w.Ports)
 	}
-	for _, link := range []*config.HALink{n.doc.HALink, n.doc.SecondHALink} {
+	for _, link := range []*config.HALink{n.doc().HALink, n.doc().SecondHALink} {
 		if link != nil {
 			add(link.Ports)
 		}

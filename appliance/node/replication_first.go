@@ -57,7 +57,7 @@ func (r *replication) switchFirst() {
 	want := r.role.master && r.conn != nil
 	switch {
 	case want && f.queue == nil && !time.Now().Before(f.retryAt):
-		queue, err := nfqueue.Open(nfqueue.Config{Group: r.node.doc.Group, Length: queueLength})
+		queue, err := nfqueue.Open(nfqueue.Config{Group: r.node.doc().Group, Length: queueLength})
 		if err != nil {
 			r.failFirst(err)
 			return

@@ -18,7 +18,7 @@ import (
 func (n *node) status(now time.Time) status.Status {
 	r, alive, _ := n.elector.latest()
 	s := status.Status{
-		Time: now, Group: n.doc.Group, Node: n.opts.Name, Version: n.opts.Version,
+		Time: now, Group: n.doc().Group, Node: n.opts.Name, Version: n.opts.Version,
 		Role: r.State.String(), Since: r.Since, Reason: r.Reason, Priority: r.Priority,
 		Term: r.Term, Transitions: r.Transitions,
 		Carriers: n.carrierStatus(now, r), Uplinks: n.uplinks(),
@@ -28,7 +28,7 @@ func (n *node) status(now time.Time) status.Status {
 			RealTimeError: r.Scheduling.RealTimeError, MemoryLocked: r.Scheduling.MemoryLocked,
 		},
 	}
-	if other, ok := n.doc.Peer(n.opts.Name); ok {
+	if other, ok := n.doc().Peer(n.opts.Name); ok {
 		s.Peer = &status.Peer{
 			Name: other.Name, Alive: r.Peer.Alive, Role: r.Peer.State.String(), Priority: r.Peer.Priority,
 			Ready: r.Peer.Ready, LastHeard: age(now, r.Peer.HeardAt),
@@ -85,8 +85,8 @@ func (n *node) carrierStatus(now time.Time, r elector.Report) []status.Carrier {
 	for i, cr := range r.Carriers {
 		places[cr.Name] = i
 	}
-	out := make([]status.Carrier, 0, len(n.carriers))
-	for _, c := range n.carriers {
+	out := make([]status.Carrier, 0, len(n.carriers()))
+	for _, c := range n.carriers() {
 		s := status.Carrier{
 			Name: c.Name, Kind: n.kind(c.Segment), Interface: c.Interface, VRID: c.VRID, IPv6: c.IPv6,
 			Up: n.state.links[c.Segment], PeerHeard: -1,
@@ -133,7 +133,7 @@ func (n *node) uplinks() []status.Uplink {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var out []status.Uplink
-	for _, u := range n.doc.Uplinks {
+	for _, u := range n.doc().Uplinks {
 		s := status.Uplink{
 			Name: u.Name, Interface: u.Ports[n.opts.Name].Interface, Gateway: u.Gateway.String(), Up: n.state.links[u.Name],
 		}
@@ -145,7 +145,7 @@ func (n *node) uplinks() []status.Uplink {
 		for _, v := range u.VirtualRouters {
 			s.Addresses = append(s.Addresses, texts(v.Addresses)...)
 		}
-		for _, w := range n.doc.Networks {
+		for _, w := range n.doc().Networks {
 			if slices.Contains(w.Uplinks, u.Name) {
 				s.Networks = append(s.Networks, w.Name)
 			}
@@ -158,7 +158,7 @@ func (n *node) uplinks() []status.Uplink {
 // leaseStatus asks the kernel, not the elector: what counts is the fence.
 func (n *node) leaseStatus() status.Lease {
 	l := status.Lease{Duration: n.lease()}
-	open, remaining, err := n.fence.Lease(n.doc.Group)
+	open, remaining, err := n.fence.Lease(n.doc().Group)
 	if err == nil {
 		l.Open, l.Remaining = open, remaining
 	}

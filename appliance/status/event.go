@@ -51,6 +51,8 @@ const (
 	EventElector = "elector"
 	EventFence   = "fence"
 	EventKernel  = "kernel"
+	// EventDocument tells that a changed document is in force.
+	EventDocument = "document"
 	// EventNode tells that the node starts or stops.
 	EventNode = "node"
 	// EventMissed tells that older events are not remembered any more; EventDropped is

@@ -155,6 +155,13 @@ type Failover struct {
 	Took time.Duration `json:"took_ns"`
 }
 
+// Reload is the answer to a document that was put into force: the hashes of the one before
+// and of that one, which are equal if nothing has changed.
+type Reload struct {
+	Before string `json:"before"`
+	Hash   string `json:"hash"`
+}
+
 // Failure is the body of every answer that is not a success.
 type Failure struct {
 	// Error is one sentence that says what, where and what to do.

@@ -55,7 +55,7 @@ connection tracking of both kernels equal, so NAT sessions survive.`,
 	}
 	cmd.AddCommand(
 		runCommand(), electCommand(), demoCommand(), trafficCommand(),
-		statusCommand(), eventsCommand(), metricsCommand(), failoverCommand(), checkCommand(), keygenCommand(), replayCommand(),
+		statusCommand(), eventsCommand(), metricsCommand(), failoverCommand(), reloadCommand(), checkCommand(), keygenCommand(), replayCommand(),
 		doctorCommand(),
 	)
 	return cmd

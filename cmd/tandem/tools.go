@@ -231,6 +231,34 @@ steps back. It is refused, with the reason, when it would be felt.`,
 	return cmd
 }
 
+func reloadCommand() *cobra.Command {
+	var f nodeFlags
+	cmd := &cobra.Command{
+		Use:   "reload",
+		Short: "Put the changed document into force on this node",
+		Long: `Have the node read its document again and follow it, while traffic flows. A document
+with a fault changes nothing; neither does one that differs in the group, the members, the
+HA links or the advertisement interval, for which the node must be restarted. Do it on
+both members: until then each says that the other has a different document.`,
+		Example: `  tandem check /etc/tandem/pair.yaml && tandem reload`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var done status.Reload
+			if err := f.call(cmd.Context(), http.MethodPost, "/v1/reload", &done); err != nil {
+				return err
+			}
+			text := fmt.Sprintf("The document %s is in force, instead of %s.\n", status.Short(done.Hash), status.Short(done.Before))
+			if done.Hash == done.Before {
+				text = fmt.Sprintf("The document %s is in force already; nothing has changed.\n", status.Short(done.Hash))
+			}
+			_, err := io.WriteString(cmd.OutOrStdout(), text)
+			return err
+		},
+	}
+	f.add(cmd)
+	return cmd
+}
+
 func checkCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "check FILE",

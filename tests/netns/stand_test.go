@@ -294,16 +294,22 @@ func lightLoad() traffic.ClientConfig {
 // traffic starts a client, and the server before the first one.
 func (s *stand) traffic(cfg traffic.ClientConfig) *load {
 	s.t.Helper()
-	return s.trafficTo(lab.ServerAddress, &s.server, cfg)
+	return s.trafficTo(lab.Client, lab.ServerAddress, &s.server, cfg)
+}
+
+// guestTraffic is traffic from the second network.
+func (s *stand) guestTraffic(cfg traffic.ClientConfig) *load {
+	s.t.Helper()
+	return s.trafficTo(lab.Guest, lab.ServerAddress, &s.server, cfg)
 }
 
 // traffic6 is traffic over IPv6.
 func (s *stand) traffic6(cfg traffic.ClientConfig) *load {
 	s.t.Helper()
-	return s.trafficTo(lab.ServerAddressIPv6, &s.server6, cfg)
+	return s.trafficTo(lab.Client, lab.ServerAddressIPv6, &s.server6, cfg)
 }
 
-func (s *stand) trafficTo(to string, server **traffic.Server, cfg traffic.ClientConfig) *load {
+func (s *stand) trafficTo(from, to string, server **traffic.Server, cfg traffic.ClientConfig) *load {
 	s.t.Helper()
 	binary, address := os.Getenv(binaryVariable), netip.MustParseAddr(to)
 	ctx, cancel := s.context()
@@ -324,7 +330,7 @@ func (s *stand) trafficTo(to string, server **traffic.Server, cfg traffic.Client
 	}
 	cfg.Server, cfg.TCPPort, cfg.UDPPort, cfg.BulkPort, cfg.NewPort = address, echoTCPPort, echoUDPPort, bulkPort, newPort
 	l := &load{s: s}
-	s.must(s.Namespace(lab.Client).Do(func() (err error) {
+	s.must(s.Namespace(from).Do(func() (err error) {
 		l.Client, err = traffic.StartClient(exec.Command(binary, "traffic", "client"), cfg)
 		return err
 	}))
