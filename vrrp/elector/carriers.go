@@ -2,6 +2,7 @@ package elector
 
 import (
 	"errors"
+	"io"
 	"reflect"
 	"slices"
 	"time"
@@ -43,13 +44,19 @@ func newCarrier(cfg Carrier) *carrier {
 
 func (c *carrier) close() {
 	if c.port != nil {
-		_ = c.port.Close() // nothing can be done about it
+		abandon(c.port)
 		c.port = nil
 	}
 	c.gone = false
 }
 
 func (c *carrier) drop(reason string) { c.dropped[reason]++ }
+
+// abandon closes a socket beside the loop: the kernel waits until every processor has let go of
+// a packet socket, which takes as long as a lease.
+func abandon(c io.Closer) {
+	go func() { _ = c.Close() }() // nothing can be done about it
+}
 
 // fenced tells that the carrier's adverts open the fence: all but the HA link's.
 func (c *carrier) fenced() bool { return c.cfg.VirtualLink != "" }

@@ -25,7 +25,7 @@ type receiver struct {
 
 func (r *receiver) close() {
 	if r.socket != nil {
-		_ = r.socket.Close() // nothing can be done about it
+		abandon(r.socket)
 		r.socket = nil
 	}
 	r.gone = false
