@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"tandem/vrrp"
 	"tandem/vrrp/wire"
 )
@@ -44,7 +46,7 @@ func newCarrier(cfg Carrier) *carrier {
 
 func (c *carrier) close() {
 	if c.port != nil {
-		abandon(c.port)
+		_ = c.port.Close() // nothing can be done about it
 		c.port = nil
 	}
 	c.gone = false
@@ -149,6 +151,9 @@ func (e *elector) openPort(c *carrier) error {
 		if e.sender, err = wire.OpenSender(); err != nil {
 			return err
 		}
+		e.sender.DiscardBy(func(descriptor int) {
+			go func() { _ = unix.Close(descriptor) }() // as in abandon
+		})
 	}
 	cfg := wire.Config{
 		Carrier: c.cfg.Name, Interface: c.cfg.Interface, VirtualLink: c.cfg.VirtualLink, Source: c.cfg.Source,

@@ -141,7 +141,7 @@ func (p *Port) Up() error {
 }
 
 // Close gives back what the port has of its sender. With the last port on an
-// interface its socket is closed, which takes some 10ms.
+// interface its socket is closed, which takes some 10ms; see [Sender.DiscardBy].
 func (p *Port) Close() error {
 	err := errors.Join(p.sender.release(p.frames), p.sender.release(p.packets))
 	p.frames, p.packets = nil, nil

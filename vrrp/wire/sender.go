@@ -33,6 +33,9 @@ type Sender struct {
 	sockets map[socketKey]*sendSocket
 	// packet is the buffer in which packets are built.
 	packet []byte
+	// discard closes the descriptor of a socket that no port uses any more; nil closes it at
+	// once.
+	discard func(descriptor int)
 }
 
 // socketKey tells sockets apart: packet sockets by the physical interface, raw IP
@@ -59,6 +62,10 @@ func OpenSender() (*Sender, error) {
 		control: fd, sockets: make(map[socketKey]*sendSocket), packet: make([]byte, 0, MaxPacket),
 	}, nil
 }
+
+// DiscardBy has f close the descriptors of sockets that no port uses any more. Since closing one
+// takes long, f may do it elsewhere.
+func (s *Sender) DiscardBy(f func(descriptor int)) { s.discard = f }
 
 // Close closes all sockets; ports that are still open cannot send any more. It
 // takes some 10ms for each interface, since the kernel waits until no CPU uses
@@ -106,6 +113,12 @@ func (s *Sender) release(socket *sendSocket) error {
 	}
 	socket.users--
 	if socket.users > 0 || socket.fd < 0 {
+		return nil
+	}
+	if s.discard != nil {
+		delete(s.sockets, socket.key)
+		s.discard(socket.fd)
+		socket.fd = -1
 		return nil
 	}
 	return s.destroy(socket)
