@@ -441,7 +441,7 @@ func TestAPIRefuses(t *testing.T) {
 		{"failover on a BACKUP", http.MethodPost, "/v1/failover", nil, http.StatusConflict, []string{"not MASTER", "run the command on the MASTER"}},
 		{"with a body that nobody asked for", http.MethodPost, "/v1/failover", strings.NewReader(strings.Repeat("x", 2<<20)), http.StatusConflict, []string{"not MASTER"}},
 		{"wrong method", http.MethodPut, "/v1/status", nil, http.StatusNotFound, []string{"there is no PUT /v1/status"}},
-		{"wrong path", http.MethodGet, "/v2/status", nil, http.StatusNotFound, []string{"there is no GET /v2/status", "GET /v1/status, GET /v1/events, GET /metrics and POST /v1/failover"}},
+		{"wrong path", http.MethodGet, "/v2/status", nil, http.StatusNotFound, []string{"there is no GET /v2/status", "GET /v1/status, GET /v1/events, GET /metrics, POST /v1/failover and POST /v1/reload"}},
 		{"odd method", "BREW", "/v1/status", nil, http.StatusNotFound, []string{"BREW"}},
 		{"long path", http.MethodGet, "/" + long, nil, http.StatusNotFound, []string{"…"}},
 		{"path that climbs", http.MethodGet, "/v1/%2e%2e/%2e%2e/etc/passwd", nil, http.StatusNotFound, []string{"there is no GET"}},
