@@ -2,6 +2,7 @@ package uplink
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 )
@@ -25,10 +26,11 @@ type Selector struct {
 	rest time.Time
 	// dirty tells that the evidence has changed since it was weighed, wake when the time
 	// alone may change something.
-	dirty    bool
-	wake     time.Time
-	switches []Switch
-	failures []string
+	dirty     bool
+	wake      time.Time
+	selection Selection
+	switches  []Switch
+	failures  []string
 }
 
 // uplink is what is known of an uplink.
@@ -265,6 +267,7 @@ func (s *Selector) weigh(now time.Time) {
 		s.expire(now, p)
 	}
 	s.spare(now)
+	s.publish()
 	s.failures = s.sumUp(now)
 }
 
@@ -290,15 +293,21 @@ func (s *Selector) spare(now time.Time) {
 	}
 }
 
-// Selection names the uplink of every path that has one.
-func (s *Selector) Selection() Selection {
+// Selection names the uplink of every path that has one. It must not be changed; a later one is another
+// map if anything is different.
+func (s *Selector) Selection() Selection { return s.selection }
+
+// publish makes a new selection if a choice has changed.
+func (s *Selector) publish() {
 	selection := make(Selection, len(s.paths))
 	for _, p := range s.paths {
 		if p.chosen != nil {
 			selection[p.path] = p.chosen.uplink.name
 		}
 	}
-	return selection
+	if !maps.Equal(selection, s.selection) {
+		s.selection = selection
+	}
 }
 
 // Reconfigure takes a changed document. Evidence about what stays is kept.
