@@ -261,7 +261,7 @@ func TestGreatestDocument(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	for _, text := range []string{
-		single, pair, pairJSON, dual, singleReordered, string(reference(f)), string(randomDocument(rand.New(rand.NewPCG(1, 2))).JSON()), "", "{}", "a: &a [*a]", "[[[[", "? a", "- - a", "a: |\n b",
+		single, pair, pairJSON, dual, twoWays, singleReordered, string(reference(f)), string(randomDocument(rand.New(rand.NewPCG(1, 2))).JSON()), "", "{}", "a: &a [*a]", "[[[[", "? a", "- - a", "a: |\n b",
 		"---\n---\n", "%YAML 1.2", "!!map {}", "<<: {}", "{a: b, a: c}", "'", `"\u12`, "\ufeff", "a:\n\tb", "#", "]: {", "a: 'b\n c'",
 	} {
 		f.Add([]byte(text))
