@@ -17,9 +17,10 @@ type Event struct {
 	Node string    `json:"node"`
 	// Kind is one of the Event constants.
 	Kind string `json:"kind"`
-	// Name is the condition that has begun or ended.
+	// Name is the condition that has begun or ended, or the uplink or network that is meant.
 	Name string `json:"name,omitempty"`
-	// From and To are the roles of a transition.
+	// From and To are the roles of a transition, the states of an uplink or the uplinks of a
+	// network.
 	From string `json:"from,omitempty"`
 	To   string `json:"to,omitempty"`
 	// Reason is a sentence, or part of one.
@@ -97,7 +98,7 @@ func Changes(before, after Status) []Event {
 			list = append(list, Event{Kind: EventConditionEnded, Name: c.Name})
 		}
 	}
-	return append(list, syncChanges(before, after)...)
+	return slices.Concat(list, syncChanges(before, after), uplinkChanges(before, after))
 }
 
 func syncChanges(before, after Status) []Event {

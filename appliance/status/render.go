@@ -175,19 +175,6 @@ func (c Carrier) family() string {
 	return "IPv4"
 }
 
-func (r *renderer) uplinks(s Status) {
-	if len(s.Uplinks) == 0 {
-		return
-	}
-	rows := [][]string{{"UPLINK", "INTERFACE", "LINK", "GATEWAY", "ADDRESSES", "NETWORKS"}}
-	for _, u := range s.Uplinks {
-		rows = append(rows, []string{
-			u.Name, u.Interface, r.link(u.Up), strings.TrimSpace(u.Gateway + " " + u.GatewayIPv6), orDash(strings.Join(u.Addresses, " ")), orDash(strings.Join(u.Networks, " ")),
-		})
-	}
-	r.table(rows)
-}
-
 func (r *renderer) link(up bool) string {
 	if up {
 		return r.paint(green, "up")

@@ -34,6 +34,8 @@ type Status struct {
 	Lease    Lease     `json:"lease"`
 	Sync     Sync      `json:"sync"`
 	Uplinks  []Uplink  `json:"uplinks"`
+	// Networks are the networks' ways to the outside.
+	Networks []Network `json:"networks,omitempty"`
 	Config   Config    `json:"config"`
 	Elector  Elector   `json:"elector"`
 	// Recovering names carriers that are up again, but have not been for long
@@ -111,19 +113,6 @@ type Lease struct {
 	Tampered  uint64 `json:"tampered"`
 	// Duration is how long an advert opens it.
 	Duration time.Duration `json:"duration_ns"`
-}
-
-// Uplink is the state of one uplink on this node.
-type Uplink struct {
-	Name      string `json:"name"`
-	Interface string `json:"interface"`
-	Gateway   string `json:"gateway"`
-	// GatewayIPv6 is the next hop of IPv6, empty if the uplink has none.
-	GatewayIPv6 string   `json:"gateway_ipv6,omitempty"`
-	Up          bool     `json:"up"`
-	Addresses   []string `json:"addresses"`
-	// Networks are those that use it.
-	Networks []string `json:"networks"`
 }
 
 // Config says which document is in force.

@@ -37,13 +37,16 @@ func (t Target) form() any {
 	return f
 }
 
-// String returns what is asked, such as "tcp 192.0.2.1:443".
-func (t Target) String() string {
+// Asked returns what is asked without its kind, such as "192.0.2.1:443".
+func (t Target) Asked() string {
 	if t.Kind == ProbeTCP {
-		return t.Kind + " " + joinHostPort(t.Host, t.Port)
+		return joinHostPort(t.Host, t.Port)
 	}
-	return t.Kind + " " + t.Host
+	return t.Host
 }
+
+// String returns the kind and what is asked, such as "tcp 192.0.2.1:443".
+func (t Target) String() string { return t.Kind + " " + t.Asked() }
 
 func joinHostPort(host string, port uint16) string {
 	if strings.Contains(host, ":") {

@@ -122,6 +122,8 @@ func pureMay() map[string][]string {
 		"router/config": {"github.com/goccy/go-yaml"},
 		"router/uplink": {"tandem/router/config"},
 		"conntracksync": {"github.com/dchest/siphash"},
+		// What it shows of uplinks and networks is theirs.
+		"appliance/status": {"tandem/router/config", "tandem/router/uplink"},
 	}
 }
 
