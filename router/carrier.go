@@ -99,7 +99,7 @@ type HALink struct {
 	// address.
 	Prefix netip.Prefix
 	Peer   netip.Addr
-	// Port is that of the replication, and on the first link of the heartbeats.
+	// Port is that of the replication and of the heartbeats.
 	Port uint16
 }
 

@@ -143,7 +143,7 @@ type Carrier struct {
 	Addresses []netip.Addr
 	// Peer is the other member's primary address there; zero if there is none.
 	Peer netip.Addr
-	// Private tells that only the members stand on the link: the HA link.
+	// Private tells that only the members stand on the link: an HA link.
 	Private bool
 }
 
@@ -225,7 +225,7 @@ type Output struct {
 	// Renew renews the lease without an advert.
 	Renew bool
 	// Ask sends an advert with [PriorityQuestion] on every carrier that is not
-	// private, from the node's own MAC address: it must move nothing. On the HA link it
+	// private, from the node's own MAC address: it must move nothing. On the HA links it
 	// asks the peer's kernel for an echo; see [Group.ReceiveEcho].
 	Ask bool
 	// Heartbeat sends the group's heartbeat to the peer now.

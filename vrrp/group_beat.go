@@ -98,7 +98,7 @@ func (g *Group) heardMaster(now time.Time) {
 	}
 }
 
-// ReceiveEcho tells that the peer's kernel has answered on the HA link what was sent
+// ReceiveEcho tells that the peer's kernel has answered on an HA link what was sent
 // with a question. The peer has power, so its elector's silence may be a stall.
 func (g *Group) ReceiveEcho(time.Time) Output {
 	g.kernelAlive = !g.askUntil.IsZero()
@@ -172,8 +172,8 @@ func (g *Group) forgetBeats() {
 	g.askAt, g.probeAt, g.refused = time.Time{}, time.Time{}, false
 }
 
-// canAsk tells whether the link of any carrier beside the HA link is up. Without one,
-// silence on the HA link proves nothing.
+// canAsk tells whether the link of any carrier beside the HA links is up. Without one,
+// silence on these proves nothing.
 func (g *Group) canAsk() bool {
 	for i, c := range g.cfg.Carriers {
 		if !c.Private && g.up[i] {

@@ -13,6 +13,8 @@ import (
 // replayed ones out without trusting any clock: every process draws a nonce when
 // it starts, and only a heartbeat that repeats the receiver's current nonce, with
 // a counter that has not been seen, counts.
+//
+// Each is sent on every HA link, sealed once, and counts when it comes in first.
 type HeartbeatChannel struct {
 	mac  hash.Hash // keyed
 	mine uint64
@@ -21,10 +23,14 @@ type HeartbeatChannel struct {
 	peer uint64
 	sent uint64
 	// trusted is the process that was last proven to be alive, received the newest
-	// counter of it and trustedAt when that came; zero if never.
+	// counter of it, trustedAt when that came and trustedBy the link by which it did; zero
+	// if never.
 	trusted   uint64
 	received  uint64
 	trustedAt time.Time
+	trustedBy int
+	// receivedBy is the newest counter of that process by each link.
+	receivedBy []uint64
 	// retired holds the nonces of earlier processes of the peer. Only the proof of
 	// a later one adds to it; the oldest go after maxRetired restarts.
 	retired []uint64
@@ -72,6 +78,9 @@ type HeartbeatVerdict uint8
 const (
 	// HeartbeatTrusted is authentic, fresh and meant for this process.
 	HeartbeatTrusted HeartbeatVerdict = iota
+	// HeartbeatRepeated is so, too, but another link has already brought it or a later
+	// one. It tells nothing but that its link works.
+	HeartbeatRepeated
 	// HeartbeatIntroduction is authentic, but does not prove that it is fresh; the
 	// next heartbeat answers it.
 	HeartbeatIntroduction
@@ -86,6 +95,8 @@ func (v HeartbeatVerdict) String() string {
 	switch v {
 	case HeartbeatTrusted:
 		return "trusted"
+	case HeartbeatRepeated:
+		return "repeated"
 	case HeartbeatIntroduction:
 		return "introduction"
 	case HeartbeatMalformed:
@@ -98,9 +109,10 @@ func (v HeartbeatVerdict) String() string {
 	return "unknown"
 }
 
-// Open checks and decodes a heartbeat. quiet is for how long the peer's present
-// process must have been silent before another one may take its place.
-func (c *HeartbeatChannel) Open(now time.Time, b []byte, quiet time.Duration) (Heartbeat, HeartbeatVerdict) {
+// Open checks and decodes a heartbeat that came in by a link, which is a small number.
+// quiet is for how long the peer's present process must have been silent before another
+// one may take its place.
+func (c *HeartbeatChannel) Open(now time.Time, link int, b []byte, quiet time.Duration) (Heartbeat, HeartbeatVerdict) {
 	if len(b) < minHeartbeat || len(b) > MaxHeartbeat || string(b[:4]) != heartbeatMagic || State(b[4]) > Master {
 		return Heartbeat{}, HeartbeatMalformed
 	}
@@ -122,10 +134,17 @@ func (c *HeartbeatChannel) Open(now time.Time, b []byte, quiet time.Duration) (H
 	if echo != c.mine {
 		return h, HeartbeatIntroduction
 	}
-	if !c.trust(now, sender, count) {
-		return Heartbeat{}, HeartbeatReplayed
+	if verdict := c.trust(now, link, sender, count); verdict != HeartbeatTrusted {
+		return Heartbeat{}, verdict
 	}
 	return h, HeartbeatTrusted
+}
+
+// Refused tells whether the kernel's refusal of a heartbeat on a link says that nobody
+// listens. It does not where another link has just brought a heartbeat: then a socket is
+// gone and not the process. recent is after how long another one was due.
+func (c *HeartbeatChannel) Refused(now time.Time, link int, recent time.Duration) bool {
+	return c.trustedAt.IsZero() || c.trustedBy == link || now.Sub(c.trustedAt) >= recent
 }
 
 // introduce tells whether a sender may be answered: the trusted process always,
@@ -143,18 +162,28 @@ func (c *HeartbeatChannel) introduce(now time.Time, sender uint64, quiet time.Du
 // trust takes the counter of a heartbeat that repeats this process's nonce. The
 // process that was trusted before is retired only now: an introduction may be a
 // recording, and must not lock out a peer that was merely cut off.
-func (c *HeartbeatChannel) trust(now time.Time, sender, count uint64) bool {
+func (c *HeartbeatChannel) trust(now time.Time, link int, sender, count uint64) HeartbeatVerdict {
 	known := !c.trustedAt.IsZero()
-	if known && sender == c.trusted {
-		if count <= c.received {
-			return false
-		}
-	} else if known {
+	if known && sender != c.trusted {
 		c.retired = append(c.retired, c.trusted)
 		if len(c.retired) > maxRetired {
 			c.retired = c.retired[1:]
 		}
 	}
-	c.trusted, c.received, c.trustedAt = sender, count, now
-	return true
+	if !known || sender != c.trusted {
+		c.received = 0
+		clear(c.receivedBy)
+	}
+	if more := link + 1 - len(c.receivedBy); more > 0 {
+		c.receivedBy = append(c.receivedBy, make([]uint64, more)...)
+	}
+	if count <= c.receivedBy[link] {
+		return HeartbeatReplayed
+	}
+	c.receivedBy[link] = count
+	if count <= c.received {
+		return HeartbeatRepeated
+	}
+	c.trusted, c.received, c.trustedAt, c.trustedBy = sender, count, now, link
+	return HeartbeatTrusted
 }

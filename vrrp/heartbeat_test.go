@@ -22,7 +22,7 @@ func channel(nonce uint64) *HeartbeatChannel { return NewHeartbeatChannel(heartb
 // expect opens b at both the time and the verdict that are wanted.
 func expect(t *testing.T, c *HeartbeatChannel, at time.Duration, b []byte, want HeartbeatVerdict) Heartbeat {
 	t.Helper()
-	h, got := c.Open(epoch().Add(at), b, quiet)
+	h, got := c.Open(epoch().Add(at), 0, b, quiet)
 	if got != want {
 		t.Fatalf("verdict %v, want %v", got, want)
 	}
@@ -140,7 +140,7 @@ func TestHeartbeatMalformed(t *testing.T) {
 		{"another key", NewHeartbeatChannel(bytes.Repeat([]byte{1}, 32), 1).Seal(Heartbeat{}), HeartbeatForged},
 	}
 	for _, tt := range tests {
-		if h, got := b.Open(epoch(), tt.b, quiet); got != tt.want || !reflect.DeepEqual(h, Heartbeat{}) {
+		if h, got := b.Open(epoch(), 0, tt.b, quiet); got != tt.want || !reflect.DeepEqual(h, Heartbeat{}) {
 			t.Errorf("%s: %v and %+v, want %v and nothing", tt.name, got, h, tt.want)
 		}
 	}
@@ -192,6 +192,77 @@ func TestHeartbeatReplayed(t *testing.T) {
 		expect(t, restarted, 1, b.Seal(Heartbeat{}), HeartbeatTrusted)
 		expect(t, b, 1, restarted.Seal(Heartbeat{}), HeartbeatTrusted)
 	})
+}
+
+// openBy opens b as it came in by a link.
+func openBy(t *testing.T, c *HeartbeatChannel, link int, b []byte, want HeartbeatVerdict) {
+	t.Helper()
+	if _, got := c.Open(epoch(), link, b, quiet); got != want {
+		t.Fatalf("by link %d: verdict %v, want %v", link, got, want)
+	}
+}
+
+// TestHeartbeatByTwoLinks: what comes by two links counts once, whichever is the faster,
+// and a heartbeat that comes twice by the same one is a replay there.
+func TestHeartbeatByTwoLinks(t *testing.T) {
+	t.Parallel()
+	for _, first := range []int{0, 1} {
+		a, b := introduced(t)
+		second := 1 - first
+		one, two, three := a.Seal(Heartbeat{}), a.Seal(Heartbeat{}), a.Seal(Heartbeat{})
+		openBy(t, b, first, one, HeartbeatTrusted)
+		openBy(t, b, second, one, HeartbeatRepeated)
+		openBy(t, b, second, one, HeartbeatReplayed)
+		openBy(t, b, first, one, HeartbeatReplayed)
+		// The second link takes longer than the time between two heartbeats.
+		openBy(t, b, first, two, HeartbeatTrusted)
+		openBy(t, b, first, three, HeartbeatTrusted)
+		openBy(t, b, second, two, HeartbeatRepeated)
+		openBy(t, b, second, three, HeartbeatRepeated)
+		openBy(t, b, second, two, HeartbeatReplayed)
+		// The first one is cut.
+		four := a.Seal(Heartbeat{TakeOver: true})
+		openBy(t, b, second, four, HeartbeatTrusted)
+		openBy(t, b, first, four, HeartbeatRepeated)
+	}
+}
+
+// TestHeartbeatByTwoLinksAfterARestart: the counters by link are of one process.
+func TestHeartbeatByTwoLinksAfterARestart(t *testing.T) {
+	t.Parallel()
+	a, b := introduced(t)
+	for range 100 {
+		beat := a.Seal(Heartbeat{})
+		openBy(t, b, 0, beat, HeartbeatTrusted)
+		openBy(t, b, 1, beat, HeartbeatRepeated)
+	}
+	old := a.Seal(Heartbeat{})
+	restarted := restart(t, b, 3, quiet)
+	beat := restarted.Seal(Heartbeat{})
+	openBy(t, b, 1, beat, HeartbeatTrusted)
+	openBy(t, b, 0, beat, HeartbeatRepeated)
+	openBy(t, b, 1, old, HeartbeatReplayed)
+}
+
+// TestRefusalByOneOfTwoLinks: a refusal says that the process is dead unless the other link
+// has just brought a heartbeat of it.
+func TestRefusalByOneOfTwoLinks(t *testing.T) {
+	t.Parallel()
+	fresh := channel(7)
+	if !fresh.Refused(epoch(), 0, quiet) {
+		t.Error("a refusal before any heartbeat says nothing")
+	}
+	a, b := introduced(t)
+	openBy(t, b, 1, a.Seal(Heartbeat{}), HeartbeatTrusted)
+	for _, tt := range []struct {
+		link int
+		at   time.Duration
+		want bool
+	}{{1, 0, true}, {0, 0, false}, {0, quiet - 1, false}, {0, quiet, true}} {
+		if got := b.Refused(epoch().Add(tt.at), tt.link, quiet); got != tt.want {
+			t.Errorf("refused by link %d %v after a heartbeat by the other: %v, want %v", tt.link, tt.at, got, tt.want)
+		}
+	}
 }
 
 // restart replaces b's peer by a process with another nonce, at a time when the
@@ -283,7 +354,7 @@ func FuzzHeartbeatOpen(f *testing.F) {
 			copy(b[len(body):], channel(0).sum(body))
 		}
 		c := channel(1)
-		h, verdict := c.Open(epoch(), b, quiet)
+		h, verdict := c.Open(epoch(), 0, b, quiet)
 		switch verdict {
 		case HeartbeatTrusted, HeartbeatIntroduction:
 			if !resum && !bytes.HasPrefix(original, []byte(heartbeatMagic)) {
@@ -292,12 +363,12 @@ func FuzzHeartbeatOpen(f *testing.F) {
 			if h.State > Master || h.Priority != b[5] || h.Term != binary.BigEndian.Uint64(b[8:]) {
 				t.Fatalf("decoded %+v from %x", h, b)
 			}
-		case HeartbeatMalformed, HeartbeatForged, HeartbeatReplayed:
+		case HeartbeatRepeated, HeartbeatMalformed, HeartbeatForged, HeartbeatReplayed:
 			if !reflect.DeepEqual(h, Heartbeat{}) {
 				t.Fatalf("dropped as %v, but returned %+v", verdict, h)
 			}
 		}
-		if _, again := c.Open(epoch(), b, quiet); again == HeartbeatTrusted {
+		if _, again := c.Open(epoch(), 0, b, quiet); again == HeartbeatTrusted {
 			t.Fatal("trusted twice")
 		}
 	})

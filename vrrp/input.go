@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Input is one event that a group takes; exactly one field is set. It is what a
+// Input is one event that a group takes; exactly one field is set, Link aside. It is what a
 // recording of a group consists of: the same inputs at the same times make the same
 // outputs.
 type Input struct {
@@ -18,9 +18,12 @@ type Input struct {
 	Fitness   *Fitness        `json:"fitness,omitempty"`
 	Links     []bool          `json:"links,omitempty"`
 	Handover  bool            `json:"handover,omitempty"`
-	// Echo and Refusal are what the peer's kernel says on the HA link.
+	// Echo and Refusal are what the peer's kernel says on an HA link.
 	Echo    bool `json:"echo,omitempty"`
 	Refusal bool `json:"refusal,omitempty"`
+	// Link is the HA link by which a heartbeat, an echo or a refusal came, counted from
+	// zero. It decides nothing and is for who reads the recording.
+	Link int `json:"link,omitempty"`
 }
 
 // ReceivedAdvert is an advert that came in by a carrier and passed validation.

@@ -57,6 +57,13 @@ func (s Step) check(g *Group) error {
 
 // String describes the input in a few words.
 func (in Input) String() string {
+	if in.Link == 0 {
+		return in.what()
+	}
+	return fmt.Sprintf("%s, by HA link %d", in.what(), in.Link+1)
+}
+
+func (in Input) what() string {
 	switch {
 	case in.Configure != nil:
 		return fmt.Sprintf("configure    %d carriers, interval %v, beat %v, priority %d", len(in.Configure.Carriers), in.Configure.Interval, in.Configure.Beat, in.Configure.Priority)

@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"tandem/conntracksync"
 	"tandem/conntracksync/peer"
 	"tandem/router"
 	"tandem/router/config"
@@ -342,17 +341,6 @@ func (r *replication) lostCarrier(up map[string]bool) {
 	if c != nil && lost(c.link) {
 		c.fail(errCarrier)
 	}
-}
-
-// bySecondLink tells that the stream takes the second HA link, on which there are no
-// heartbeats, and what the peer says there of itself.
-func (r *replication) bySecondLink() (conntracksync.PeerStatus, bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.conn == nil || r.conn.link != router.SecondHACarrier {
-		return conntracksync.PeerStatus{}, false
-	}
-	return r.peerStatus, true
 }
 
 // pause waits, but no longer than ctx.

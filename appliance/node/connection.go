@@ -217,7 +217,7 @@ func (r *replication) use(c *connection) {
 	}
 	now, mine := time.Now(), r.helloNow()
 	r.conn, r.remote, r.peerHash, r.linkErr, r.keyErr, r.control = c, c.remote, c.remote.ConfigHash, "", false, nil
-	r.logged, r.peerStatus, r.sentAt = nil, conntracksync.PeerStatus{}, now
+	r.logged, r.sentAt = nil, now
 	r.sender.Connected(now, mine, c.remote)
 	r.obey(r.receiver.Connected(now, mine, c.remote))
 	r.node.log.Info("the replication stream is up", "peer", r.peer.Name, "link", c.link)

@@ -13,8 +13,9 @@ import (
 // settling is how long after a change of role nothing is said about who hears whom.
 const settling = time.Second
 
-// diagnose names what is the case between the members.
-func (n *node) diagnose(now time.Time, r elector.Report) []status.Condition {
+// diagnose names what is the case between the members; replicated tells that there is a
+// stream of sessions.
+func (n *node) diagnose(now time.Time, r elector.Report, replicated bool) []status.Condition {
 	if r.State == vrrp.Initialize || now.Sub(r.Since) < max(settling, 2*r.DownInterval) {
 		return nil
 	}
@@ -36,10 +37,8 @@ func (n *node) diagnose(now time.Time, r elector.Report) []status.Condition {
 	if other, ok := n.doc().Peer(n.opts.Name); ok {
 		v.Peer = other.Name
 	}
-	if n.sync != nil {
-		_, v.OtherHALink = n.sync.bySecondLink()
-		v.PeerAlive = v.PeerAlive || v.OtherHALink
-	}
+	v.Replicated = replicated
+	v.HALinks = n.haLinks(r)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	up := make(map[string]bool, len(n.carriers()))
@@ -48,7 +47,7 @@ func (n *node) diagnose(now time.Time, r elector.Report) []status.Condition {
 	}
 	for i, c := range r.Carriers {
 		l := status.Link{
-			Name: c.Name, HA: c.Name == router.HACarrier, Up: up[c.Name], StrangerAge: -1, EchoAge: age(now, c.EchoAt),
+			Name: c.Name, HA: router.IsHA(c.Name), Up: up[c.Name], StrangerAge: -1, EchoAge: age(now, c.EchoAt),
 		}
 		l.Hears = i < len(r.Hears) && r.Hears[i]
 		if l.HeardKnown = len(r.Peer.Hears) == len(r.Carriers); l.HeardKnown {
@@ -60,4 +59,21 @@ func (n *node) diagnose(now time.Time, r elector.Report) []status.Condition {
 		v.Links = append(v.Links, l)
 	}
 	return status.Diagnose(v)
+}
+
+// haLinks tells of the heartbeats on each HA link, as old as they were when the report was
+// made. An elector of an earlier version, which was adopted, does not tell links apart.
+func (n *node) haLinks(r elector.Report) []status.HALink {
+	links, err := router.HALinks(n.doc(), n.opts.Name)
+	if err != nil || len(links) == 0 {
+		return nil
+	}
+	if len(r.Heartbeats.Links) != len(links) {
+		return []status.HALink{{Name: links[0].Name, HeartbeatAge: age(r.At, r.Peer.HeartbeatAt)}}
+	}
+	var list []status.HALink
+	for i, l := range links {
+		list = append(list, status.HALink{Name: l.Name, HeartbeatAge: age(r.At, r.Heartbeats.Links[i].HeardAt)})
+	}
+	return list
 }

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tandem/appliance/status"
+	"tandem/router"
 	"tandem/router/config"
 	"tandem/vrrp"
 	"tandem/vrrp/elector"
@@ -81,7 +82,6 @@ func (n *node) electorConfiguration() (elector.Configuration, error) {
 	if !paired {
 		return cfg, nil
 	}
-	mine, theirs := n.doc().HALink.Ports[n.opts.Name], n.doc().HALink.Ports[other.Name]
 	key, err := n.identity.SharedSecret(other.PublicKey, "tandem heartbeat "+n.doc().Group)
 	if err != nil {
 		return cfg, fmt.Errorf("derive the heartbeat key: %w", err)
@@ -89,12 +89,33 @@ func (n *node) electorConfiguration() (elector.Configuration, error) {
 	if cfg.AdvertKey, err = n.identity.SharedSecret(other.PublicKey, "tandem advert "+n.doc().Group); err != nil {
 		return cfg, fmt.Errorf("derive the key of the adverts: %w", err)
 	}
-	cfg.Heartbeat = &elector.Heartbeat{
-		Interface: mine.Interface, Key: key,
-		Local:  netip.AddrPortFrom(mine.Address, n.doc().HALink.Port),
-		Remote: netip.AddrPortFrom(theirs.Address, n.doc().HALink.Port),
+	cfg.Heartbeat, err = n.heartbeatLinks()
+	if err != nil {
+		return cfg, err
 	}
+	cfg.Heartbeat.Key = key
 	return cfg, nil
+}
+
+// heartbeatLinks tells the elector of the HA links.
+func (n *node) heartbeatLinks() (*elector.Heartbeat, error) {
+	links, err := router.HALinks(n.doc(), n.opts.Name)
+	if err != nil {
+		return nil, err
+	}
+	h := &elector.Heartbeat{}
+	for i, l := range links {
+		way := elector.HeartbeatLink{
+			Interface: l.Interface,
+			Local:     netip.AddrPortFrom(l.Prefix.Addr(), l.Port), Remote: netip.AddrPortFrom(l.Peer, l.Port),
+		}
+		if i == 0 {
+			h.HeartbeatLink = way
+		} else {
+			h.Second = &way
+		}
+	}
+	return h, nil
 }
 
 // digest identifies the document in the heartbeats.

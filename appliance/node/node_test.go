@@ -117,8 +117,14 @@ func TestElectorConfiguration(t *testing.T) {
 			{Name: "ha2", Interface: "eth4", VRID: 2, Source: address("169.254.77.5"), Peer: address("169.254.77.6")},
 		},
 		Heartbeat: &elector.Heartbeat{
-			Interface: "eth0",
-			Local:     netip.MustParseAddrPort("169.254.77.1:3112"), Remote: netip.MustParseAddrPort("169.254.77.2:3112"),
+			HeartbeatLink: elector.HeartbeatLink{
+				Interface: "eth0",
+				Local:     netip.MustParseAddrPort("169.254.77.1:3112"), Remote: netip.MustParseAddrPort("169.254.77.2:3112"),
+			},
+			Second: &elector.HeartbeatLink{
+				Interface: "eth4",
+				Local:     netip.MustParseAddrPort("169.254.77.5:3112"), Remote: netip.MustParseAddrPort("169.254.77.6:3112"),
+			},
 		},
 	}
 	less := func(a, b elector.Carrier) bool { return a.Name < b.Name }

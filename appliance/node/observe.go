@@ -192,9 +192,6 @@ func (n *node) diagnoseSync(now time.Time, r elector.Report, s status.Sync) []st
 	}
 	if n.sync != nil {
 		v.KeyTrouble = n.sync.keyTrouble() != ""
-		if _, ok := n.sync.bySecondLink(); ok {
-			v.PeerAlive = true
-		}
 	}
 	v.PeerSince = n.observer.seePeer(now, v.PeerAlive)
 	return status.DiagnoseSync(v)
@@ -250,6 +247,6 @@ func (n *node) moment(now time.Time) status.Status {
 	r, _, _ := n.elector.latest()
 	s := status.Status{Time: now, Node: n.opts.Name, Role: r.State.String(), Term: r.Term}
 	s.Sync, s.Config.PeerHash = n.syncStatus(now)
-	s.Conditions = append(n.diagnose(now, r), n.diagnoseSync(now, r, s.Sync)...)
+	s.Conditions = append(n.diagnose(now, r, s.Sync.Connected), n.diagnoseSync(now, r, s.Sync)...)
 	return s
 }

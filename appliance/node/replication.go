@@ -71,8 +71,6 @@ type replication struct {
 	remote  conntracksync.Hello
 	// peerHash is the hash of the peer's document, empty while not connected.
 	peerHash string
-	// peerStatus is what the peer last said of itself on this stream.
-	peerStatus conntracksync.PeerStatus
 	// ways are the HA links, the preferred one first.
 	ways []way
 	// linkErr says why there is no stream; keyErr tells that a key is to blame.
@@ -375,7 +373,7 @@ func (r *replication) takeFrame(c *connection, f *conntracksync.Frame) {
 		if r.peerHash != f.Status.ConfigHash {
 			r.node.observer.wake()
 		}
-		r.peerHash, r.peerStatus = f.Status.ConfigHash, f.Status
+		r.peerHash = f.Status.ConfigHash
 	case conntracksync.FrameHello, conntracksync.FramePing:
 	case conntracksync.FrameFlows, conntracksync.FrameDigest, conntracksync.FrameDigests,
 		conntracksync.FrameRepairBegin, conntracksync.FrameRepairEnd, conntracksync.FrameBarrier:

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"tandem/appliance/status"
-	"tandem/conntracksync"
 	"tandem/router"
 	"tandem/vrrp"
 	"tandem/vrrp/elector"
@@ -35,7 +34,6 @@ func (n *node) status(now time.Time) status.Status {
 		}
 		if !r.Peer.Alive {
 			s.Peer.Role = "UNKNOWN"
-			n.heardByStream(s.Peer)
 		}
 		s.Heartbeats = &status.Heartbeats{
 			Sent: r.Heartbeats.Sent, Received: r.Heartbeats.Received, Dropped: maps.Clone(r.Heartbeats.Dropped), Age: age(now, r.Peer.HeartbeatAt),
@@ -49,23 +47,9 @@ func (n *node) status(now time.Time) status.Status {
 			s.Sync.Sessions = int(count)
 		}
 	}
-	s.Conditions = append(n.diagnose(now, r), n.diagnoseSync(now, r, s.Sync)...)
+	s.Conditions = append(n.diagnose(now, r, s.Sync.Connected), n.diagnoseSync(now, r, s.Sync)...)
 	s.Problems = n.problems(s, r, alive)
 	return s
-}
-
-// heardByStream completes what is known of a peer whose heartbeats and adverts do not
-// come, but whose sessions do, over the second HA link.
-func (n *node) heardByStream(p *status.Peer) {
-	if n.sync == nil {
-		return
-	}
-	if said, ok := n.sync.bySecondLink(); ok {
-		p.Alive, p.Ready, p.LastHeard = true, said.Ready, 0
-		if said.Role == conntracksync.RoleBackup {
-			p.Role = vrrp.Backup.String()
-		}
-	}
 }
 
 // age returns how long ago something was; negative if it never was. The moment came

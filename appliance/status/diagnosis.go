@@ -19,7 +19,8 @@ type Condition struct {
 
 // The names of conditions.
 const (
-	// HALinkSilent: the peer lives, but its heartbeats do not come.
+	// HALinkSilent: the peer lives, but its heartbeats do not come, or by one of two HA links
+	// only.
 	HALinkSilent = "ha-link-silent"
 	// HALinkOneWay: the peer's heartbeats come, but it does not hear this node's.
 	HALinkOneWay = "ha-link-one-way"
@@ -62,14 +63,24 @@ type View struct {
 	// peer's as its heartbeats name it; empty if unknown.
 	Document, PeerDocument string
 	Links                  []Link
-	// OtherHALink tells that sessions are replicated over a second HA link.
-	OtherHALink bool
+	// HALinks tell of the heartbeats on each HA link.
+	HALinks []HALink
+	// Replicated tells that there is a stream of sessions.
+	Replicated bool
+}
+
+// HALink is an HA link in a [View].
+type HALink struct {
+	Name string
+	// HeartbeatAge is the age of the newest authenticated heartbeat that came by it; negative
+	// if none did.
+	HeartbeatAge time.Duration
 }
 
 // Link is a carrier in a [View].
 type Link struct {
 	Name string
-	// HA tells that it is the HA link.
+	// HA tells that it is an HA link.
 	HA bool
 	// Up tells that the node's own port has a link.
 	Up bool
@@ -116,24 +127,47 @@ func Diagnose(v View) []Condition {
 	return append(list, v.silence()...)
 }
 
+// fresh tells that a heartbeat of that age says that more of them come.
+func (v View) fresh(age time.Duration) bool {
+	return age >= 0 && age < max(v.Down, 10*v.Beat, patience)
+}
+
 // haLink tells of heartbeats that stay away although the peer lives.
 func (v View) haLink() []Condition {
-	fresh := func(age time.Duration) bool { return age >= 0 && age < max(v.Down, 10*v.Beat, patience) }
-	if v.HeartbeatAge < 0 && v.IntroductionAge < 0 && v.Beat == 0 || fresh(v.HeartbeatAge) {
-		return nil
-	}
-	var names []string
-	for _, l := range v.Links {
-		if l.HA {
-			names = append(names, l.Name)
+	var names, silent []string
+	for _, l := range v.HALinks {
+		names = append(names, l.Name)
+		if !v.fresh(l.HeartbeatAge) {
+			silent = append(silent, l.Name)
 		}
 	}
-	if fresh(v.IntroductionAge) {
+	if v.fresh(v.HeartbeatAge) {
+		return v.oneSilent(names, silent)
+	}
+	if v.HeartbeatAge < 0 && v.IntroductionAge < 0 && v.Beat == 0 {
+		return nil
+	}
+	links, work, are := "the HA link", "works", "is"
+	if len(names) > 1 {
+		links, work, are = "the HA links "+strings.Join(names, " and "), "work", "are"
+	}
+	if v.fresh(v.IntroductionAge) {
 		return []Condition{{Name: HALinkOneWay, Carriers: names, Text: fmt.Sprintf(
-			"the HA link works in one direction only: heartbeats of %s come in, but it does not hear this node's; %s", v.Peer, v.withoutBeats())}}
+			"%s %s in one direction only: heartbeats of %s come in, but it does not hear this node's; %s", links, work, v.Peer, v.withoutBeats())}}
 	}
 	return []Condition{{Name: HALinkSilent, Carriers: names, Text: fmt.Sprintf(
-		"the HA link is silent, though %s is alive; %s", v.Peer, v.withoutBeats())}}
+		"%s %s silent, though %s is alive; %s", links, are, v.Peer, v.withoutBeats())}}
+}
+
+// oneSilent tells of an HA link without heartbeats beside one that brings them.
+func (v View) oneSilent(names, silent []string) []Condition {
+	if len(silent) == 0 || len(silent) == len(names) {
+		return nil
+	}
+	others := slices.DeleteFunc(names, func(name string) bool { return slices.Contains(silent, name) })
+	return []Condition{{Name: HALinkSilent, Carriers: silent, Text: fmt.Sprintf(
+		"the HA link %s is silent: heartbeats of %s come by %s alone, and so do sessions; this costs nothing while that works, so check the cable of %s",
+		silent[0], v.Peer, others[0], silent[0])}}
 }
 
 func (v View) withoutBeats() string {
@@ -143,11 +177,11 @@ func (v View) withoutBeats() string {
 			others = append(others, l.Name)
 		}
 	}
-	text := "sessions are not replicated"
-	if v.OtherHALink {
-		text = "sessions are replicated over the second one"
+	text := ""
+	if !v.Replicated {
+		text = "sessions are not replicated, and "
 	}
-	text += ", and the election goes on by adverts on " + strings.Join(others, ", ")
+	text += "the election goes on by adverts on " + strings.Join(others, ", ")
 	if v.DownByBeats > 0 {
 		text += fmt.Sprintf(", so that a dead MASTER is noticed after %s instead of %s", span(v.Down), span(v.DownByBeats))
 	}

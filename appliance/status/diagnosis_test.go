@@ -18,6 +18,19 @@ func backupView() View {
 			{Name: "wan", Up: true, Hears: true, StrangerAge: -1, EchoAge: -1},
 			{Name: "ha", HA: true, Up: true, Hears: true, StrangerAge: -1, EchoAge: -1},
 		},
+		HALinks: []HALink{{Name: "ha", HeartbeatAge: 10 * time.Millisecond}}, Replicated: true,
+	}
+}
+
+// twice is a view of a pair with two HA links.
+func twice(view func() View) func() View {
+	return func() View {
+		v := view()
+		second := v.Links[2]
+		second.Name = "ha2"
+		v.Links = append(v.Links, second)
+		v.HALinks = append(v.HALinks, HALink{Name: "ha2", HeartbeatAge: 12 * time.Millisecond})
+		return v
 	}
 }
 
@@ -45,7 +58,21 @@ func TestDiagnose(t *testing.T) {
 		"a dead peer":      {masterView, func(v *View) { v.PeerAlive = false }, []string{PeerSilent}, "bravo"},
 		"the HA cable cut, seen by the BACKUP": {backupView, func(v *View) {
 			v.HeartbeatAge, v.Links[2].Hears, v.Links[2].Up = time.Second, false, false
-		}, []string{HALinkSilent}, "330 ms instead of 90 ms"},
+			v.HALinks[0].HeartbeatAge, v.Replicated = time.Second, false
+		}, []string{HALinkSilent}, "sessions are not replicated, and the election goes on by adverts on lan, wan, so that a dead MASTER is noticed after 330 ms instead of 90 ms"},
+		"two HA links, seen by the BACKUP": {twice(backupView), func(*View) {}, nil, ""},
+		"two HA links, seen by the MASTER": {twice(masterView), func(*View) {}, nil, ""},
+		"the first of two HA cables cut": {twice(backupView), func(v *View) {
+			v.HALinks[0].HeartbeatAge, v.Links[2].Hears, v.Links[2].Up = time.Second, false, false
+		}, []string{HALinkSilent}, "the HA link ha is silent: heartbeats of bravo come by ha2 alone"},
+		"the second of two HA cables cut, seen by the MASTER": {twice(masterView), func(v *View) {
+			v.HALinks[1].HeartbeatAge, v.Links[3].Heard, v.Links[3].Up = time.Minute, false, false
+		}, []string{HALinkSilent}, "the HA link ha2 is silent: heartbeats of bravo come by ha alone"},
+		"nothing has ever come by the second HA link": {twice(backupView), func(v *View) { v.HALinks[1].HeartbeatAge = -1 }, []string{HALinkSilent}, "check the cable of ha2"},
+		"both HA cables cut": {twice(backupView), func(v *View) {
+			v.HeartbeatAge, v.HALinks[0].HeartbeatAge, v.HALinks[1].HeartbeatAge, v.Replicated = time.Second, time.Second, time.Minute, false
+			v.Links[2].Up, v.Links[3].Up, v.Links[2].Hears, v.Links[3].Hears = false, false, false, false
+		}, []string{HALinkSilent}, "the HA links ha and ha2 are silent, though bravo is alive; sessions are not replicated, and the election goes on by adverts on lan, wan"},
 		"the HA link one way": {backupView, func(v *View) {
 			v.HeartbeatAge, v.IntroductionAge = time.Minute, 5*time.Millisecond
 		}, []string{HALinkOneWay}, "does not hear this node's"},

@@ -123,7 +123,7 @@ func carrierMetrics() []metric {
 		})},
 		{"tandem_adverts_sent_total", counter, "Adverts sent since the elector started.", carrierLabels(), perCarrier(func(_ Status, c Carrier) (float64, bool) { return float64(c.Sent), true })},
 		{"tandem_adverts_received_total", counter, "Adverts received since the elector started.", carrierLabels(), perCarrier(func(_ Status, c Carrier) (float64, bool) { return float64(c.Received), true })},
-		{"tandem_adverts_dropped_total", counter, "Adverts that did not count, and on the HA link heartbeats.", []string{"carrier", "interface", "vrid", "reason"}, func(s Status) []reading {
+		{"tandem_adverts_dropped_total", counter, "Adverts that did not count, and on the first HA link the heartbeats of both.", []string{"carrier", "interface", "vrid", "reason"}, func(s Status) []reading {
 			var list []reading
 			for _, c := range s.Carriers {
 				for _, v := range byReason(c.Dropped) {

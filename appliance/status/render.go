@@ -239,7 +239,8 @@ func Felt(s Status) string {
 	case s.Role == "MASTER" && s.Peer.Priority < healthyPriority:
 		return "the peer " + s.Peer.Name + " is impaired"
 	}
-	if down := slices.IndexFunc(s.Carriers, func(c Carrier) bool { return !c.Up }); down >= 0 && s.Role == "BACKUP" {
+	// An HA link that is down and leaves the sessions complete is one of two.
+	if down := slices.IndexFunc(s.Carriers, func(c Carrier) bool { return !c.Up && c.Kind != "ha" }); down >= 0 && s.Role == "BACKUP" {
 		return "the link of " + s.Carriers[down].Name + " is down on this node"
 	}
 	if s.Role == "BACKUP" && s.Priority < healthyPriority {

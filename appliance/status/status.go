@@ -63,7 +63,7 @@ type Peer struct {
 	LastHeard time.Duration `json:"last_heard_ns"`
 }
 
-// Heartbeats are what the members exchange over the HA link.
+// Heartbeats are what the members exchange over the HA links, each counted once.
 type Heartbeats struct {
 	// Sent, Received and Dropped count since the elector started.
 	Sent     uint64            `json:"sent"`

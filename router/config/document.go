@@ -58,8 +58,8 @@ type Document struct {
 	Members []Member `yaml:"members"`
 	// HALink is the link between the members; required when there are two.
 	HALink *HALink `yaml:"ha_link"`
-	// SecondHALink is a further one; nil if there is none. The replication takes it when
-	// the first does not work, and it carries adverts.
+	// SecondHALink is a further one; nil if there is none. Adverts and heartbeats take both,
+	// the replication takes it when the first does not work.
 	SecondHALink *HALink `yaml:"second_ha_link"`
 	// Uplinks lead to the outside.
 	Uplinks []Uplink `yaml:"uplinks"`

@@ -331,7 +331,7 @@ func (m *machine) receive(c carrier, p *advert) {
 }
 
 func (m *machine) receiveHeartbeat(b *heartbeat) {
-	beat, verdict := m.channel.Open(m.now(), b.sealed, m.group.DownInterval())
+	beat, verdict := m.channel.Open(m.now(), 0, b.sealed, m.group.DownInterval())
 	if verdict != vrrp.HeartbeatTrusted {
 		m.w.note("heartbeat", m.id, uint64(verdict))
 		m.past.introducedAt = m.w.now

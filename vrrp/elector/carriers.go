@@ -60,7 +60,7 @@ func abandon(c io.Closer) {
 	go func() { _ = c.Close() }() // nothing can be done about it
 }
 
-// fenced tells that the carrier's adverts open the fence: all but the HA link's.
+// fenced tells that the carrier's adverts open the fence: all but the HA links'.
 func (c *carrier) fenced() bool { return c.cfg.VirtualLink != "" }
 
 // replaceCarriers keeps every carrier that did not change, with its sockets.
@@ -95,13 +95,7 @@ func (e *elector) replaceCarriers(now time.Time, cfg Configuration) {
 	e.carriers = next
 	e.replaceReceivers()
 	e.replaceAnnouncer(now, before, cfg.AnnounceRefresh)
-	if e.beats != nil && !reflect.DeepEqual(e.cfg.Heartbeat, cfg.Heartbeat) {
-		e.beats.close()
-		e.beats = nil
-	}
-	if e.beats == nil && cfg.Heartbeat != nil {
-		e.beats = newHeartbeats(*cfg.Heartbeat, e.nonce, e.slot)
-	}
+	e.replaceHeartbeats(cfg.Heartbeat)
 }
 
 // open opens what is not open; what cannot be is tried again later.
@@ -122,7 +116,7 @@ func (e *elector) open(now time.Time) {
 		c.err = ""
 		opened = true
 	}
-	if e.beats != nil && e.beats.fd < 0 {
+	if e.beats != nil {
 		e.beats.open()
 	}
 	// A carrier that comes up while this node is MASTER must hear of it at once.
@@ -173,7 +167,7 @@ func (e *elector) openPort(c *carrier) error {
 
 // anyBroken tells that something waits for its interface.
 func (e *elector) anyBroken() bool {
-	return e.beats != nil && e.beats.fd < 0 ||
+	return e.beats != nil && e.beats.broken() ||
 		slices.ContainsFunc(e.carriers, func(c *carrier) bool { return c.port == nil || c.err != "" }) ||
 		slices.ContainsFunc(e.receivers, func(r *receiver) bool { return r.socket == nil || r.gone })
 }
@@ -236,11 +230,11 @@ func (e *elector) renew(now time.Time) {
 	}
 }
 
-// ask asks on every carrier but the HA link whether the MASTER lives, and there whether
+// ask asks on every carrier but the HA links whether the MASTER lives, and there whether
 // its kernel does.
 func (e *elector) ask() {
-	if e.beats != nil && e.beats.echoes != nil {
-		e.beats.echoes.ask()
+	if e.beats != nil {
+		e.beats.ask()
 	}
 	for _, c := range e.carriers {
 		if c.port == nil || !c.fenced() {

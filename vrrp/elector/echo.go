@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// echoes asks the peer's kernel on the HA link whether it lives, by ICMP echo (RFC 792).
+// echoes asks the peer's kernel on an HA link whether it lives, by ICMP echo (RFC 792).
 // The kernel answers in its interrupt handlers, whatever its processes do.
 type echoes struct {
 	fd       int
@@ -31,7 +31,7 @@ const (
 
 // openEchoes makes the socket. It is a raw one, because the kernel lets nobody have a
 // socket for echoes alone unless its administrator says so.
-func openEchoes(cfg Heartbeat) (*echoes, error) {
+func openEchoes(cfg HeartbeatLink) (*echoes, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_ICMP)
 	if err != nil {
 		return nil, fmt.Errorf("make socket for echoes: %w", err)

@@ -58,7 +58,7 @@ type elector struct {
 	receivers []*receiver
 	sender    *wire.Sender
 	beats     *heartbeats
-	slot      slot
+	slots     [maxHeartbeatLinks]slot
 	// announcer is for as many addresses of each carrier as announced says.
 	announcer *vrrp.Announcer
 	announced []int
@@ -113,8 +113,10 @@ func Run(ctx context.Context, opts Options) error {
 		return err
 	}
 	defer e.close()
-	if e.slot, err = reserve(e.waiter.wake); err != nil {
-		return err
+	for i := range e.slots {
+		if e.slots[i], err = reserve(e.waiter.wake, i); err != nil {
+			return err
+		}
 	}
 	for !e.stopping {
 		if err := e.wait(); err != nil {
@@ -140,11 +142,8 @@ func (e *elector) wait() error {
 			fds = append(fds, r.socket.FD())
 		}
 	}
-	if e.beats != nil && e.beats.fd >= 0 {
-		fds = append(fds, e.beats.fd)
-		if e.beats.echoes != nil {
-			fds = append(fds, e.beats.echoes.fd)
-		}
+	if e.beats != nil {
+		fds = e.beats.descriptors(fds)
 	}
 	e.descriptors = fds
 	before := time.Now()

@@ -150,12 +150,21 @@ func TestConfigurationIsChecked(t *testing.T) {
 		"no advert key":    func(c *Configuration) { c.Carriers[0].Authenticate = true },
 		"heartbeat key":    func(c *Configuration) { c.Heartbeat.Key = c.Heartbeat.Key[:31] },
 		"heartbeat remote": func(c *Configuration) { c.Heartbeat.Remote = netip.AddrPort{} },
+		"second link":      func(c *Configuration) { c.Heartbeat.Second.Local = netip.AddrPort{} },
+		"heartbeats by 6":  func(c *Configuration) { c.Heartbeat.Local = netip.MustParseAddrPort("[fe80::1]:3112") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := single()
 			c.Heartbeat = &Heartbeat{
-				Interface: "ha0", Key: make([]byte, 32),
-				Local: netip.MustParseAddrPort("10.255.0.1:3112"), Remote: netip.MustParseAddrPort("10.255.0.2:3112"),
+				HeartbeatLink: HeartbeatLink{
+					Interface: "ha0",
+					Local:     netip.MustParseAddrPort("10.255.0.1:3112"), Remote: netip.MustParseAddrPort("10.255.0.2:3112"),
+				},
+				Second: &HeartbeatLink{
+					Interface: "ha1",
+					Local:     netip.MustParseAddrPort("10.255.1.1:3112"), Remote: netip.MustParseAddrPort("10.255.1.2:3112"),
+				},
+				Key: make([]byte, 32),
 			}
 			if err := c.validate(); err != nil {
 				t.Fatal(err)

@@ -2,140 +2,169 @@ package elector
 
 import (
 	"errors"
-	"fmt"
+	"reflect"
+	"slices"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"tandem/vrrp"
 )
 
-// heartbeats is the UDP socket to the peer's elector.
+// heartbeats are exchanged with the peer's elector, each by every HA link.
 type heartbeats struct {
-	cfg      Heartbeat
-	channel  *vrrp.HeartbeatChannel
-	slot     slot
-	fd       int
-	sent     uint64
-	received uint64
-	dropped  map[string]uint64
+	key     []byte
+	channel *vrrp.HeartbeatChannel
+	links   []*heartbeatLink
+	// sent and received count heartbeats, however many links they took.
+	sent, received uint64
+	dropped        map[string]uint64
 	// introducedAt is when a heartbeat last came from a peer that does not hear this
 	// process, or did not yet.
 	introducedAt time.Time
-	err          string
-	// echoes is nil while there is no socket for them: then the peer's kernel counts as
-	// silent.
-	echoes *echoes
-	// refused tells that the peer's kernel has refused a heartbeat, and the group has not
-	// heard of it yet.
-	refused bool
 }
 
-func newHeartbeats(cfg Heartbeat, nonce uint64, s slot) *heartbeats {
-	return &heartbeats{
-		cfg: cfg, channel: vrrp.NewHeartbeatChannel(cfg.Key, nonce), slot: s, fd: -1, dropped: make(map[string]uint64),
+func newHeartbeats(key []byte, nonce uint64) *heartbeats {
+	return &heartbeats{key: key, channel: vrrp.NewHeartbeatChannel(key, nonce), dropped: make(map[string]uint64)}
+}
+
+// replaceHeartbeats keeps every link that did not change, with its sockets. The channel
+// stays, too, with the key: the peer takes no counter again that it has seen.
+func (e *elector) replaceHeartbeats(cfg *Heartbeat) {
+	if cfg == nil {
+		if e.beats != nil {
+			e.beats.close()
+			e.beats = nil
+		}
+		return
+	}
+	if e.beats == nil || !slices.Equal(e.beats.key, cfg.Key) {
+		var links []*heartbeatLink
+		if e.beats != nil {
+			links = e.beats.links
+		}
+		e.beats = newHeartbeats(cfg.Key, e.nonce)
+		e.beats.links = links
+	}
+	old := e.beats.links
+	e.beats.links = nil
+	for i, want := range cfg.links() {
+		if i < len(old) && reflect.DeepEqual(old[i].cfg, want) {
+			e.beats.links = append(e.beats.links, old[i])
+			continue
+		}
+		if i < len(old) {
+			old[i].close() // its slot is needed
+		}
+		e.beats.links = append(e.beats.links, newHeartbeatLink(want, e.slots[i]))
+	}
+	for i := len(e.beats.links); i < len(old); i++ {
+		old[i].close()
 	}
 }
 
-// open makes the socket; it fails while the interface or its address is missing.
 func (h *heartbeats) open() {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		h.err = fmt.Sprintf("make heartbeat socket: %v", err)
-		return
-	}
-	err = unix.BindToDevice(fd, h.cfg.Interface)
-	if err == nil {
-		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PRIORITY, 6)
-	}
-	if err == nil {
-		err = unix.Bind(fd, &unix.SockaddrInet4{Addr: h.cfg.Local.Addr().As4(), Port: int(h.cfg.Local.Port())})
-	}
-	if err == nil {
-		err = unix.Connect(fd, &unix.SockaddrInet4{Addr: h.cfg.Remote.Addr().As4(), Port: int(h.cfg.Remote.Port())})
-	}
-	if err != nil {
-		_ = unix.Close(fd) // the first error says more
-		h.err = fmt.Sprintf("open heartbeat socket on %s: %v", h.cfg.Interface, err)
-		return
-	}
-	if h.fd, err = h.slot.take(fd); err != nil {
-		h.err = fmt.Sprintf("open heartbeat socket: %v", err)
-		return
-	}
-	h.err = ""
-	if h.echoes, err = openEchoes(h.cfg); err != nil {
-		h.err = err.Error()
+	for _, l := range h.links {
+		if l.fd < 0 {
+			l.open()
+		}
 	}
 }
 
 func (h *heartbeats) close() {
-	if h.fd >= 0 {
-		h.slot.free()
-		h.fd = -1
-	}
-	if h.echoes != nil {
-		h.echoes.close()
-		h.echoes = nil
+	for _, l := range h.links {
+		l.close()
 	}
 }
 
-// send sends one heartbeat. A refused or unreachable peer is its own affair.
+// broken tells that a link waits for its interface.
+func (h *heartbeats) broken() bool {
+	return slices.ContainsFunc(h.links, func(l *heartbeatLink) bool { return l.fd < 0 })
+}
+
+// descriptors appends what a heartbeat or an echo can come in by.
+func (h *heartbeats) descriptors(fds []int) []int {
+	for _, l := range h.links {
+		if l.fd >= 0 {
+			fds = append(fds, l.fd)
+		}
+		if l.echoes != nil {
+			fds = append(fds, l.echoes.fd)
+		}
+	}
+	return fds
+}
+
+// send sends one heartbeat by every link.
 func (h *heartbeats) send(beat vrrp.Heartbeat) {
-	if h.fd < 0 {
-		return
+	b := h.channel.Seal(beat)
+	sent := false
+	for _, l := range h.links {
+		sent = l.send(b) || sent
 	}
-	_, err := unix.Write(h.fd, h.channel.Seal(beat))
-	switch {
-	case err == nil:
+	if sent {
 		h.sent++
-		h.err = ""
-	case errors.Is(err, unix.ECONNREFUSED):
-		h.refused = true // it is about the one before
-	case errors.Is(err, unix.EAGAIN):
-	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
-		h.close()
-		h.err = fmt.Sprintf("the interface %s is gone", h.cfg.Interface)
-	default:
-		h.err = fmt.Sprintf("send heartbeat on %s: %v", h.cfg.Interface, err)
 	}
 }
 
-// drainHeartbeats reads what waits on the HA link and gives it to the group.
-func (e *elector) drainHeartbeats(now time.Time) {
-	h := e.beats
-	if h.fd < 0 || e.group == nil {
-		return
+// ask asks the peer's kernel by every link whether it lives.
+func (h *heartbeats) ask() {
+	for _, l := range h.links {
+		if l.echoes != nil {
+			l.echoes.ask()
+		}
 	}
-	if h.refused {
-		h.refused = false
-		e.step(now, vrrp.Input{Refusal: true})
+}
+
+// refusalBeats is for how many beats another link's heartbeat outweighs a refusal: one
+// may be lost, and it is shorter than the silence after which a BACKUP sends a heartbeat
+// to find out.
+const refusalBeats = 2
+
+// drainHeartbeats reads what waits on the HA links and gives it to the group.
+func (e *elector) drainHeartbeats(now time.Time) {
+	if e.group == nil {
+		return
 	}
 	var buf [vrrp.MaxHeartbeat + 1]byte
-	for range maxDrain {
-		n, err := unix.Read(h.fd, buf[:])
-		if errors.Is(err, unix.ECONNREFUSED) {
-			e.step(now, vrrp.Input{Refusal: true})
-			continue
-		}
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil {
-			break
-		}
-		beat, verdict := h.channel.Open(now, buf[:n], e.group.DownInterval())
-		if verdict != vrrp.HeartbeatTrusted {
-			h.dropped[verdict.String()]++
-			if verdict == vrrp.HeartbeatIntroduction {
-				h.introducedAt = now
+	for i, l := range e.beats.links {
+		for range maxDrain {
+			n, err := l.receive(buf[:])
+			if errors.Is(err, errRefused) {
+				e.refused(now, i)
+				continue
 			}
-			continue
+			if err != nil {
+				break
+			}
+			e.receiveHeartbeat(now, i, buf[:n])
 		}
-		h.received++
-		e.step(now, vrrp.Input{Heartbeat: &beat})
+		if l.echoes != nil && l.echoes.answered() {
+			e.step(now, vrrp.Input{Echo: true, Link: i})
+		}
 	}
-	if h.echoes != nil && h.echoes.answered() {
-		e.step(now, vrrp.Input{Echo: true})
+}
+
+func (e *elector) refused(now time.Time, link int) {
+	if e.beats.channel.Refused(now, link, refusalBeats*e.cfg.Beat) {
+		e.step(now, vrrp.Input{Refusal: true, Link: link})
+	}
+}
+
+func (e *elector) receiveHeartbeat(now time.Time, link int, b []byte) {
+	h, l := e.beats, e.beats.links[link]
+	beat, verdict := h.channel.Open(now, link, b, e.group.DownInterval())
+	switch verdict {
+	case vrrp.HeartbeatTrusted:
+		l.received++
+		l.heardAt = now
+		h.received++
+		e.step(now, vrrp.Input{Heartbeat: &beat, Link: link})
+	case vrrp.HeartbeatRepeated:
+		l.received++
+		l.heardAt = now
+	case vrrp.HeartbeatIntroduction:
+		h.introducedAt, l.introducedAt = now, now
+		h.dropped[verdict.String()]++
+	case vrrp.HeartbeatMalformed, vrrp.HeartbeatForged, vrrp.HeartbeatReplayed:
+		h.dropped[verdict.String()]++
 	}
 }

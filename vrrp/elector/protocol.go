@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"tandem/vrrp"
@@ -67,7 +68,7 @@ type Carrier struct {
 	Name      string `json:"name"`
 	Interface string `json:"interface"`
 	// VirtualLink is the macvlan that adverts leave by, Interface itself where the
-	// virtual addresses have the node's own MAC address; empty on the HA link.
+	// virtual addresses have the node's own MAC address; empty on an HA link.
 	VirtualLink string `json:"virtual_link,omitempty"`
 	VRID        uint8  `json:"vrid"`
 	// Source is the node's own address there; its family is that of the carrier.
@@ -97,11 +98,34 @@ func (c Carrier) ownMAC() bool { return c.VirtualLink == c.Interface }
 
 // Heartbeat tells how to reach the peer's elector.
 type Heartbeat struct {
+	// The first HA link.
+	HeartbeatLink
+	// Second is another; nil if there is none.
+	Second *HeartbeatLink `json:"second,omitempty"`
+	// Key authenticates the heartbeats. It travels only over the local socket.
+	Key []byte `json:"key"`
+}
+
+// HeartbeatLink is one HA link. Every heartbeat goes by all of them.
+type HeartbeatLink struct {
 	Interface string         `json:"interface"`
 	Local     netip.AddrPort `json:"local"`
 	Remote    netip.AddrPort `json:"remote"`
-	// Key authenticates the heartbeats. It travels only over the local socket.
-	Key []byte `json:"key"`
+}
+
+// maxHeartbeatLinks is how many there can be.
+const maxHeartbeatLinks = 2
+
+func (h Heartbeat) links() []HeartbeatLink {
+	if h.Second == nil {
+		return []HeartbeatLink{h.HeartbeatLink}
+	}
+	return []HeartbeatLink{h.HeartbeatLink, *h.Second}
+}
+
+// usable tells that a socket can be made.
+func (l HeartbeatLink) usable() bool {
+	return l.Local.IsValid() && l.Local.Addr().Is4() && l.Remote.IsValid() && l.Remote.Addr().Is4()
 }
 
 // Report is one message from the elector to the node: on every transition, on
@@ -179,7 +203,7 @@ type Stranger struct {
 	HeardAt  time.Time  `json:"heard_at"`
 }
 
-// HeartbeatReport counts heartbeats.
+// HeartbeatReport counts heartbeats, each once, by however many links it went.
 type HeartbeatReport struct {
 	// IntroducedAt is when a heartbeat last came from a peer that does not hear this
 	// node, or did not yet.
@@ -187,7 +211,19 @@ type HeartbeatReport struct {
 	Sent         uint64            `json:"sent"`
 	Received     uint64            `json:"received"`
 	Dropped      map[string]uint64 `json:"dropped,omitempty"`
-	Error        string            `json:"error,omitempty"`
+	// Links are the HA links in the order of [Heartbeat].
+	Links []HeartbeatLinkReport `json:"links,omitempty"`
+}
+
+// HeartbeatLinkReport tells of the heartbeats on one HA link.
+type HeartbeatLinkReport struct {
+	// HeardAt is when an authentic heartbeat last came by it, IntroducedAt when one from a
+	// peer that does not hear this node, or did not yet.
+	HeardAt      time.Time `json:"heard_at,omitzero"`
+	IntroducedAt time.Time `json:"introduced_at,omitzero"`
+	Sent         uint64    `json:"sent"`
+	Received     uint64    `json:"received"`
+	Error        string    `json:"error,omitempty"`
 }
 
 // group translates the configuration for the state machine.
@@ -220,8 +256,8 @@ func (c Configuration) validate() error {
 			errs = append(errs, fmt.Errorf("carrier %q needs a key of %d bytes to sign its adverts", carrier.Name, minKey))
 		}
 	}
-	if h := c.Heartbeat; h != nil && (!h.Local.IsValid() || !h.Remote.IsValid() || len(h.Key) < minKey) {
-		errs = append(errs, fmt.Errorf("heartbeats need two addresses and a key of %d bytes", minKey))
+	if h := c.Heartbeat; h != nil && (len(h.Key) < minKey || slices.ContainsFunc(h.links(), func(l HeartbeatLink) bool { return !l.usable() })) {
+		errs = append(errs, fmt.Errorf("heartbeats need two IPv4 addresses on each HA link and a key of %d bytes", minKey))
 	}
 	return errors.Join(errs...)
 }

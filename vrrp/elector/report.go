@@ -50,7 +50,12 @@ func (e *elector) snapshot(now time.Time) Report {
 	}
 	if e.beats != nil {
 		r.Heartbeats = HeartbeatReport{
-			IntroducedAt: e.beats.introducedAt, Sent: e.beats.sent, Received: e.beats.received, Dropped: e.beats.dropped, Error: e.beats.err,
+			IntroducedAt: e.beats.introducedAt, Sent: e.beats.sent, Received: e.beats.received, Dropped: e.beats.dropped,
+		}
+		for _, l := range e.beats.links {
+			r.Heartbeats.Links = append(r.Heartbeats.Links, HeartbeatLinkReport{
+				HeardAt: l.heardAt, IntroducedAt: l.introducedAt, Sent: l.sent, Received: l.received, Error: l.err,
+			})
 		}
 	}
 	return r

@@ -6,9 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// slot is a descriptor with a high number that is kept free for one socket. The kernel
+// slot is a descriptor with a high number that is kept free for a socket. The kernel
 // closes what a dead process has left from the highest number down, and takes ten
-// milliseconds and more for each socket for adverts. The socket for heartbeats must go
+// milliseconds and more for each socket for adverts. The sockets for heartbeats must go
 // first: from then on the kernel refuses the peer's heartbeats, which tells it of the
 // death.
 type slot struct{ fd, filler int }
@@ -17,15 +17,16 @@ type slot struct{ fd, filler int }
 // kernel's table of them.
 const slotNumber = 4095
 
-// reserve returns a slot; the filler, which it keeps, is what lies in it while it is free.
-func reserve(filler int) (slot, error) {
+// reserve returns the slot of a heartbeat link; the filler, which it keeps, is what lies in
+// it while it is free.
+func reserve(filler, link int) (slot, error) {
 	number := slotNumber
 	var limit unix.Rlimit
 	err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit)
 	if err == nil && limit.Cur <= slotNumber {
 		number = int(limit.Cur) - 1
 	}
-	fd, err := unix.FcntlInt(uintptr(filler), unix.F_DUPFD_CLOEXEC, number)
+	fd, err := unix.FcntlInt(uintptr(filler), unix.F_DUPFD_CLOEXEC, number-link)
 	if err != nil {
 		return slot{}, fmt.Errorf("reserve a descriptor for heartbeats: %w", err)
 	}
