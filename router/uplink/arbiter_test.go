@@ -116,7 +116,7 @@ func TestRecoveryOfABackup(t *testing.T) {
 		w.expectFailures("fibre")
 		w.run(time.Second)
 		w.carrier("fibre", true)
-		if took := w.until("well", 20*time.Second, func() bool { return len(w.s.Failures()) == 0 }); took < want*time.Second || took > want*time.Second+300*time.Millisecond {
+		if took := w.until("well", 20*time.Second, func() bool { return len(w.s.Failures()) == 0 }); took < want*time.Second || took > want*time.Second+1300*time.Millisecond {
 			t.Errorf("well after %v, want %v s", took, want)
 		}
 		w.until("back", time.Minute, func() bool { return w.chosen("lan") == "fibre" })

@@ -17,9 +17,11 @@ const (
 	// settling is how long it must work if no other one does: two ports that flap in
 	// turn must not pass the traffic to and fro.
 	settling = 2 * time.Second
-	// probation is the part of the hold-down for which a recovered uplink still counts
-	// against a BACKUP: 2 s at first.
-	probation = 5
+	// probationShare is the part of the hold-down for which a recovered uplink still counts
+	// against a BACKUP: 2 s at first; see [candidate.probation].
+	probationShare = 5
+	// missing is how long an uplink that a BACKUP had chosen counts against it when it is dead.
+	missing = 5 * time.Second
 )
 
 // How many attempts in a row without an answer are a doubt, for a gateway and for a target; see
@@ -84,6 +86,9 @@ type candidate struct {
 	// returned whether that was after a failure.
 	heldUntil, aliveSince time.Time
 	returned              bool
+	// missedUntil is until when it counts against a BACKUP that had chosen it and that it has
+	// failed: the MASTER, which may have chosen it as well, is given the time to notice.
+	missedUntil time.Time
 }
 
 // judge weighs the evidence. End-to-end counts for more than the gateway: what the gateway says
@@ -218,6 +223,26 @@ func (c *candidate) fresh(since time.Time) bool {
 	return fresh >= c.need
 }
 
+// proven tells that it answers now.
+func (c *candidate) proven(now time.Time) bool {
+	if c.doubted(now) {
+		return false
+	}
+	recent := func(m *monitor) bool {
+		return m.state == Working && !m.answeredStart.Before(now.Add(-2*m.interval-m.timeout))
+	}
+	if len(c.targets) == 0 {
+		return c.gateway == nil || recent(c.gateway)
+	}
+	count := 0
+	for _, m := range c.targets {
+		if recent(m) {
+			count++
+		}
+	}
+	return count >= c.need
+}
+
 // check asks at once what a candidate is judged by.
 func (c *candidate) check(now time.Time) {
 	for _, m := range c.targets {
@@ -269,6 +294,16 @@ func (c *candidate) fail(now time.Time) {
 // hold is the hold-down that a recovery begins now.
 func (c *candidate) hold() time.Duration {
 	return min(holdDown<<max(c.strikes-1, 0), longestHold)
+}
+
+// probation is how long a recovered uplink still counts against a BACKUP. The MASTER may notice the
+// same recovery later by the time between two probes.
+func (c *candidate) probation() time.Duration {
+	var pause time.Duration
+	for _, m := range c.targets {
+		pause = max(pause, m.pause())
+	}
+	return c.hold()/probationShare + pause
 }
 
 // held tells that nothing returns to it while another one works.

@@ -64,7 +64,7 @@ func (p *path) compare(now time.Time, a, b *candidate) int {
 
 // choose decides whether a path stays where it is.
 func (s *Selector) choose(now time.Time, p *path) {
-	p.note = ""
+	p.note, p.intended = "", nil
 	current := p.chosen
 	best := p.best(now)
 	switch {
@@ -85,7 +85,7 @@ func (s *Selector) choose(now time.Time, p *path) {
 		s.leaveDead(now, p)
 	case Degraded:
 		if best.standing(now) == sound {
-			s.take(now, p, best, true, fmt.Sprintf("%s is degraded (%s), %s works", current.uplink.name, current.reason, best.uplink.name))
+			s.move(now, p, best, fmt.Sprintf("%s is degraded (%s), %s works", current.uplink.name, current.reason, best.uplink.name))
 			return
 		}
 		p.note = "it is degraded (" + current.reason + "), and no other uplink works better"
@@ -110,10 +110,22 @@ func (s *Selector) failBack(now time.Time, p *path, best *candidate) {
 	case cheaper && p.keep:
 		p.note = fmt.Sprintf("%s is cheaper and works, but the network keeps its uplink until it fails", best.uplink.name)
 	case cheaper:
-		s.take(now, p, best, true, fmt.Sprintf("%s works and costs %d, %s costs %d", best.uplink.name, best.uplink.cost, current.uplink.name, current.uplink.cost))
+		s.move(now, p, best, fmt.Sprintf("%s works and costs %d, %s costs %d", best.uplink.name, best.uplink.cost, current.uplink.name, current.uplink.cost))
 	default:
 		s.await(now, p)
 	}
+}
+
+// move switches to a better uplink by plan, as soon as that has proved that it works: a metered one may not have been
+// asked for a while.
+func (s *Selector) move(now time.Time, p *path, to *candidate, reason string) {
+	if to.proven(now) {
+		s.take(now, p, to, true, reason)
+		return
+	}
+	p.intended = to
+	p.note = to.uplink.name + " would be better, and is being asked"
+	s.wakeAt(now, now.Add(glance))
 }
 
 // await notes when an uplink that has recovered may be taken again.
@@ -209,12 +221,14 @@ func (s *Selector) take(now time.Time, p *path, to *candidate, planned bool, rea
 		event.Planned = planned && from.state != Dead
 		if from.state == Dead {
 			event.FailedAt = from.failedAt
+			from.missedUntil = now.Add(missing)
+			s.wakeAt(now, from.missedUntil)
 		}
 		switch {
 		case planned:
-			p.leave(from, p.lingering(s, now, from), reason, !from.allowed)
+			p.leave(from, left{until: p.lingering(s, now, from), reason: reason, policy: !from.allowed})
 		case s.master && p.confirmed:
-			p.leave(from, now, reason, false)
+			p.leave(from, left{until: now, reason: reason, failed: true})
 		}
 		p.switches++
 	}

@@ -378,6 +378,8 @@ func TestCosts(t *testing.T) {
 		w.run(time.Minute)
 		w.expect("lan", "fibre") // as good, and in use
 		w.s.SetCost(w.now, "fibre", 20)
+		w.expect("lan", "fibre") // lte is asked seldom, and has to prove that it works
+		w.run(100 * time.Millisecond)
 		w.expect("lan", "lte")
 		w.s.SetCost(w.now, "lte", 0)
 		w.s.SetCost(w.now, "nobody", 0)

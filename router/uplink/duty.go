@@ -40,7 +40,7 @@ func (s *Selector) Duties(now time.Time) []Duty {
 			continue
 		}
 		for _, c := range p.candidates {
-			if p.mustEnd(c) {
+			if p.mustEnd(c) && (c.allowed || p.hasLeft(c)) {
 				duties = append(duties, Duty{Path: p.path, Uplink: c.uplink.name, VRID: c.uplink.vrid, Reason: c.reason, Since: later(later(c.failedAt, p.since), s.masterSince)})
 			}
 		}
@@ -56,6 +56,11 @@ func (s *Selector) Duties(now time.Time) []Duty {
 // mustEnd tells that a candidate is dead and that its flows would be better off elsewhere.
 func (p *path) mustEnd(c *candidate) bool {
 	return c != p.chosen && c.state == Dead && p.chosen != nil && p.chosen.state.Works()
+}
+
+// hasLeft tells that there may be flows on an uplink that the path may not take any more.
+func (p *path) hasLeft(c *candidate) bool {
+	return slices.ContainsFunc(p.left, func(l left) bool { return l.uplink == c.uplink.name })
 }
 
 // drained tells whether the flows on an uplink that was left must end now.
@@ -126,9 +131,10 @@ func (s *Selector) sumUp(now time.Time) []string {
 			continue
 		}
 		none := true
+		// Where several cost the same, a path may take another one than it wants.
 		for _, c := range p.candidates {
 			failed := s.failed(now, c)
-			if failed && (c == wanted || c == p.chosen) {
+			if failed && (c == wanted || c == p.chosen || !s.master && c.allowed && now.Before(c.missedUntil)) {
 				names = append(names, c.uplink.name)
 			}
 			none = none && (failed || !c.allowed)
@@ -152,7 +158,7 @@ func (s *Selector) failed(now time.Time, c *candidate) bool {
 	if s.master || !c.state.Works() {
 		return false
 	}
-	if ends := c.aliveSince.Add(c.hold() / probation); c.returned && now.Before(ends) {
+	if ends := c.aliveSince.Add(c.probation()); c.returned && now.Before(ends) {
 		s.wakeAt(now, ends)
 		return true
 	}

@@ -23,6 +23,8 @@ type path struct {
 	pathConfig
 	candidates []*candidate
 	chosen     *candidate
+	// intended is an uplink to which the path will move when that has proved that it works.
+	intended *candidate
 	since      time.Time
 	why, note  string
 	// confirmed tells that the chosen uplink has worked since it was chosen: until then
@@ -43,6 +45,8 @@ type left struct {
 	// policy tells that the document or a cost was the reason, which the peer knows as well; else it was
 	// what this node has seen.
 	policy bool
+	// failed tells that it was left because it had failed.
+	failed bool
 }
 
 func (p *path) find(name string) *candidate {
@@ -73,7 +77,7 @@ func (s *Selector) addPath(now time.Time, c *pathConfig, old *path, known map[ke
 	}
 	for _, gone := range old.candidates {
 		if gone != old.chosen && gone.allowed && p.find(gone.uplink.name) == nil {
-			p.leave(gone, p.lingering(s, now, gone), "the network may not use it any more", true)
+			p.leave(gone, left{until: p.lingering(s, now, gone), reason: "the network may not use it any more", policy: true})
 		}
 	}
 	// A number that another uplink has now says nothing of the one that is gone.
@@ -114,7 +118,7 @@ func (p *path) lingering(s *Selector, now time.Time, c *candidate) time.Time {
 func (s *Selector) allow(now time.Time, p *path, c *candidate) {
 	allowed := c.uplink.cost <= p.maxCost
 	if c.allowed && !allowed && c != p.chosen {
-		p.leave(c, p.lingering(s, now, c), p.tooDear(c), true)
+		p.leave(c, left{until: p.lingering(s, now, c), reason: p.tooDear(c), policy: true})
 	}
 	c.allowed = allowed
 }
@@ -124,17 +128,24 @@ func (p *path) tooDear(c *candidate) string {
 }
 
 // leave notes that flows may be left on an uplink.
-func (p *path) leave(c *candidate, until time.Time, reason string, policy bool) {
+func (p *path) leave(c *candidate, l left) {
 	if p.free {
 		return
 	}
 	p.forgive(c)
-	p.left = append(p.left, left{uplink: c.uplink.name, vrid: c.uplink.vrid, until: until, reason: reason, policy: policy})
+	l.uplink, l.vrid = c.uplink.name, c.uplink.vrid
+	p.left = append(p.left, l)
 }
 
 // forgive forgets that flows on an uplink must end: it is chosen again.
 func (p *path) forgive(c *candidate) {
 	p.left = slices.DeleteFunc(p.left, func(l left) bool { return l.uplink == c.uplink.name })
+}
+
+// bequeath forgets what was left because it had failed: the flows that are there from now on are another
+// node's.
+func (p *path) bequeath() {
+	p.left = slices.DeleteFunc(p.left, func(l left) bool { return l.failed })
 }
 
 // inherit gives the flows that a new MASTER takes over the time that they have on an uplink which only this

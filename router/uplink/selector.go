@@ -145,8 +145,12 @@ func (s *Selector) SetRole(now time.Time, master bool) {
 	s.master = master
 	if master {
 		s.masterSince = now
-		for _, p := range s.paths {
+	}
+	for _, p := range s.paths {
+		if master {
 			p.inherit(now)
+		} else {
+			p.bequeath()
 		}
 	}
 	s.weigh(now)
@@ -282,8 +286,11 @@ func (s *Selector) wakeAt(now, at time.Time) {
 func (s *Selector) spare(now time.Time) {
 	used := make(map[*monitor]bool)
 	for _, p := range s.paths {
-		if p.chosen != nil {
-			for _, m := range p.chosen.targets {
+		for _, c := range []*candidate{p.chosen, p.intended} {
+			if c == nil {
+				continue
+			}
+			for _, m := range c.targets {
 				used[m] = true
 			}
 		}
