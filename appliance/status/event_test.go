@@ -102,15 +102,19 @@ func TestEventsDocument(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	source, err := os.ReadFile("event.go")
-	if err != nil {
-		t.Fatal(err)
+	var source []byte
+	for _, file := range []string{"event.go", "event_uplinks.go"} {
+		more, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		source = append(source, more...)
 	}
 	names := conditions()
 	for _, match := range regexp.MustCompile(`(?m)^\tEvent\w+ += "([a-z-]+)"$`).FindAllStringSubmatch(string(source), -1) {
 		names = append(names, match[1])
 	}
-	if len(names) < 13+15 {
+	if len(names) < 13+21 {
 		t.Errorf("only %d names: %q", len(names), names)
 	}
 	for _, name := range names {

@@ -9,7 +9,7 @@ import (
 // metrics are all that a node exports, in the order of the output. docs/metrics.md says
 // the same; a test compares.
 func metrics() []metric {
-	return slices.Concat(roleMetrics(), peerMetrics(), fenceMetrics(), carrierMetrics(), syncMetrics(), flowMetrics(), firstMetrics(), partMetrics(), keepalivedMetrics(), kernelMetrics())
+	return slices.Concat(roleMetrics(), peerMetrics(), fenceMetrics(), carrierMetrics(), uplinkMetrics(), networkMetrics(), syncMetrics(), flowMetrics(), firstMetrics(), partMetrics(), keepalivedMetrics(), kernelMetrics())
 }
 
 // Roles and conditions are exported whether they hold or not, so that an alarm can tell
@@ -130,13 +130,6 @@ func carrierMetrics() []metric {
 					v.labels = append([]string{c.Name, c.Interface, strconv.Itoa(int(c.VRID))}, v.labels...)
 					list = append(list, v)
 				}
-			}
-			return list
-		}},
-		{"tandem_uplink_up", gauge, "Whether the uplink's interface is up and has a link.", []string{"uplink", "interface"}, func(s Status) []reading {
-			var list []reading
-			for _, u := range s.Uplinks {
-				list = append(list, reading{truth(u.Up), []string{u.Name, u.Interface}})
 			}
 			return list
 		}},

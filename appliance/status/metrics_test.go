@@ -12,8 +12,9 @@ import (
 )
 
 // everything is a status in which every metric has a value.
-func everything() Status {
-	s := sample()
+func everything(t *testing.T) Status {
+	t.Helper()
+	s := outside(t)
 	s.Version, s.Transitions, s.BecameMaster, s.ReleasedMaster = "v1", 3, 2, 1
 	s.Conditions = []Condition{{Name: CarrierSilent, Text: "x"}}
 	s.Problems = []string{"x"}
@@ -28,7 +29,7 @@ func everything() Status {
 }
 
 func TestMetrics(t *testing.T) {
-	got := Metrics(everything())
+	got := Metrics(everything(t))
 	for _, want := range []string{
 		"# HELP tandem_role Whether the node has the role.\n# TYPE tandem_role gauge\n" +
 			"tandem_role{role=\"INITIALIZE\"} 0\ntandem_role{role=\"BACKUP\"} 0\ntandem_role{role=\"MASTER\"} 1\n",
@@ -45,6 +46,14 @@ func TestMetrics(t *testing.T) {
 		`tandem_heartbeats_dropped_total{reason="heartbeat-forged"} 3`,
 		`keepalived_vrrp_state{iname="lan",intf="lan0",vrid="10",ip_address="10.0.0.1"} 2`,
 		`keepalived_ip_ttl_errors_total{iname="lan",intf="lan0",vrid="10"} 4`, `keepalived_become_master_total{iname="lan",intf="lan0",vrid="10"} 2`,
+		`tandem_uplink_up{uplink="wan",interface="eth1"} 1`, `tandem_uplink_state{uplink="wan",family="ipv6",state="dead"} 1`,
+		`tandem_uplink_state{uplink="wan",family="ipv6",state="working"} 0`, `tandem_uplink_cost{uplink="lte"} 90`,
+		`tandem_probe_rtt_seconds{uplink="wan",family="ipv4",probe="tcp",target="www.example.com:443"} 0.008`,
+		`tandem_probe_loss_ratio{uplink="lte",family="ipv4",probe="tcp",target="www.example.com:443"} 0.2`,
+		`tandem_probes_failed_total{uplink="wan",family="ipv6",probe="gateway",target=""} 94`,
+		`tandem_network_uplink{network="office",destination="0.0.0.0/0",uplink="wan"} 1`, `tandem_network_uplink{network="office",destination="0.0.0.0/0",uplink="lte"} 0`,
+		`tandem_network_outside_works{network="office",destination="::/0"} 0`, `tandem_network_draining{network="office",destination="0.0.0.0/0",uplink="lte"} 1`,
+		`tandem_network_switches_total{network="office",destination="0.0.0.0/0"} 3`, `tandem_network_switch_seconds{network="office",destination="0.0.0.0/0"} 0.031`,
 		"node_nf_conntrack_entries 612\n", "node_nf_conntrack_entries_limit 262144\n", "node_nf_conntrack_stat_early_drop 7\n",
 		"tandem_role_since_timestamp_seconds 1.893553", "tandem_failover_felt 0\n",
 	} {
@@ -64,7 +73,7 @@ func TestMetrics(t *testing.T) {
 
 // What is not known, or is not there, has no sample: a zero would be a lie.
 func TestMetricsOfASingleRouter(t *testing.T) {
-	s := everything()
+	s := everything(t)
 	s.Peer, s.Heartbeats, s.Sync, s.Config.PeerHash = nil, nil, Sync{Sessions: 5}, ""
 	s.Carriers[0].HeardByPeer, s.Carriers[1].HeardByPeer = nil, nil
 	got := Metrics(s)
@@ -155,7 +164,7 @@ func TestPromtool(t *testing.T) {
 	}
 	single := sample()
 	single.Peer, single.Sync = nil, Sync{}
-	for name, s := range map[string]Status{"everything": everything(), "a single router": single, "nothing": {}} {
+	for name, s := range map[string]Status{"everything": everything(t), "a single router": single, "nothing": {}} {
 		cmd := exec.CommandContext(t.Context(), promtool, "check", "metrics")
 		cmd.Stdin = strings.NewReader(Metrics(s))
 		if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"tandem/router/config"
 	"tandem/router/uplink"
 )
 
@@ -16,6 +17,7 @@ func stateColour(s uplink.State) string {
 		return green
 	case uplink.Dead:
 		return red
+	case uplink.Unknown, uplink.Degraded:
 	}
 	return yellow
 }
@@ -70,21 +72,64 @@ func familyText(ipv6 bool) string {
 	return "IPv4"
 }
 
+// shownNetworks is how many lines about networks the view of the whole node has; of more only
+// those are shown that do not go their usual way.
+const shownNetworks = 12
+
 // networks writes a line for each network, and for what does not go the way of the rest.
 func (r *renderer) networks(s Status) {
-	rows := [][]string{{"NETWORK", "TAKES", "STATE", "SINCE", "WHY"}}
+	var usual, others []uplink.PathStatus
 	for _, w := range s.Networks {
 		for _, p := range w.Paths {
-			since := "-"
-			if !p.Since.IsZero() {
-				since = span(s.Time.Sub(p.Since))
+			if usually(p) {
+				usual = append(usual, p)
+			} else {
+				others = append(others, p)
 			}
-			rows = append(rows, []string{pathName(w.Name, p.Destination), orDash(p.Uplink), r.state(p.State), since, orDash(firstOf(p.Note, p.Why))})
 		}
+	}
+	all := len(usual) + len(others)
+	shown := slices.Concat(others, usual)
+	if all > shownNetworks {
+		shown = shown[:max(1, min(len(others), shownNetworks))]
+	}
+	r.paths(shown, s.Time)
+	if hidden := all - len(shown); hidden > 0 {
+		fmt.Fprintf(&r.b, "  %s\n", r.paint(dim, fmt.Sprintf("and %d more; `tandem network` shows all", hidden)))
+	}
+}
+
+// usually tells whether a path takes the uplink that it should, and that works.
+func usually(p uplink.PathStatus) bool {
+	wanted := slices.ContainsFunc(p.Candidates, func(c uplink.CandidateStatus) bool { return c.Wanted && c.Chosen })
+	return wanted && p.State == uplink.Working && p.Note == "" && len(p.Draining) == 0
+}
+
+func (r *renderer) paths(paths []uplink.PathStatus, now time.Time) {
+	rows := [][]string{{"NETWORK", "TAKES", "STATE", "FOR", "WHY"}}
+	for _, p := range paths {
+		rows = append(rows, []string{pathName(p.Network, p.Destination), orDash(p.Uplink), r.state(p.State), since(p.Since, now), orDash(firstOf(p.Note, p.Why))})
 	}
 	if len(rows) > 1 {
 		r.table(rows)
 	}
+}
+
+// RenderNetworks returns a line for each network's way to the outside as text for people.
+func RenderNetworks(s Status, colour bool) string {
+	r := renderer{colour: colour}
+	var paths []uplink.PathStatus
+	for _, w := range s.Networks {
+		paths = append(paths, w.Paths...)
+		if len(w.Paths) == 0 {
+			paths = append(paths, uplink.PathStatus{Network: w.Name, Destination: "0.0.0.0/0", Why: "nothing is known yet, or it has no uplink"})
+		}
+	}
+	if len(paths) == 0 {
+		return "  The document has no networks.\n"
+	}
+	r.paths(paths, s.Time)
+	return r.b.String()
 }
 
 func firstOf(texts ...string) string {
@@ -195,23 +240,24 @@ func (r *renderer) note(colour, sign, format string, args ...any) {
 	fmt.Fprintf(&r.b, "  %s %s\n", r.paint(colour, sign), fmt.Sprintf(format, args...))
 }
 
-// RenderNetwork returns all that is known of a network's way to the outside as text for people.
+// RenderNetwork returns all that is known of a network's way to the outside as text for people, with
+// times in the zone of now.
 func RenderNetwork(w Network, now time.Time, colour bool) string {
 	r := renderer{colour: colour}
 	fmt.Fprintf(&r.b, "%s %s  %s  gateway %s  on %s\n", r.paint(stateColour(w.state()), "●"), r.paint(bold, w.Name), w.Prefix, w.Gateway, w.Interface)
 	if w.PrefixIPv6 != "" {
 		fmt.Fprintf(&r.b, "  %s\n", r.paint(dim, fmt.Sprintf("IPv6 %s  gateway %s", w.PrefixIPv6, w.GatewayIPv6)))
 	}
-	r.b.WriteByte('\n')
+	var rows [][]string
 	for _, p := range w.Paths {
-		r.choice(p, now)
+		rows = append(rows, r.choice(p, now)...)
 	}
 	for _, g := range w.PrivateGateways {
-		r.fact(g.Destination, "via %s", g.Via)
+		rows = append(rows, []string{g.Destination, "via " + g.Via + ", its private gateway"})
 	}
-	r.networkFacts(w)
+	r.aligned(append(rows, networkFacts(w)...))
 	r.candidates(w, now)
-	r.history(w)
+	r.history(w, now)
 	return r.b.String()
 }
 
@@ -236,53 +282,72 @@ func pathTitle(destination string) string {
 }
 
 // choice says what a path takes, since when and why, and which flows are still elsewhere.
-func (r *renderer) choice(p uplink.PathStatus, now time.Time) {
+func (r *renderer) choice(p uplink.PathStatus, now time.Time) [][]string {
 	text := r.paint(red, "no uplink")
 	if p.Uplink != "" {
-		text = fmt.Sprintf("by %s  %s", r.paint(bold, p.Uplink), r.state(p.State))
+		text = "by " + r.paint(bold, p.Uplink)
 	}
 	if !p.Since.IsZero() {
 		text += " for " + span(now.Sub(p.Since))
 	}
-	if p.Why != "" {
-		text += ": " + p.Why
+	if p.Uplink != "" {
+		text += "  " + r.state(p.State)
 	}
-	r.fact(pathTitle(p.Destination), "%s", text)
+	if p.Why != "" {
+		text += "  " + p.Why
+	}
+	rows := [][]string{{pathTitle(p.Destination), text}}
 	if p.Note != "" {
-		r.fact("", "%s", r.paint(yellow, p.Note))
+		rows = append(rows, []string{"", r.paint(yellow, p.Note)})
 	}
 	for _, d := range p.Draining {
-		r.fact("", "older flows stay on %s for %s: %s", d.Uplink, span(d.Until.Sub(now)), d.Reason)
+		rows = append(rows, []string{"", fmt.Sprintf("older flows stay on %s for %s: %s", d.Uplink, span(d.Until.Sub(now)), d.Reason)})
 	}
+	return rows
 }
 
-func (r *renderer) networkFacts(w Network) {
+func networkFacts(w Network) [][]string {
+	var rows [][]string
+	add := func(name, format string, args ...any) {
+		rows = append(rows, []string{name, fmt.Sprintf(format, args...)})
+	}
 	if w.RoutedNATAddress != "" {
-		r.fact("Appears as", "%s on every uplink", w.RoutedNATAddress)
+		add("Appears as", "%s on every uplink", w.RoutedNATAddress)
 	} else if len(w.NATAddresses) > 0 {
 		var parts []string
 		for _, name := range slices.Sorted(maps.Keys(w.NATAddresses)) {
 			parts = append(parts, w.NATAddresses[name]+" on "+name)
 		}
-		r.fact("Appears as", "%s", strings.Join(parts, ", "))
+		add("Appears as", "%s", strings.Join(parts, ", "))
 	}
 	if len(w.Uplinks) > 1 {
-		text := fmt.Sprintf("up to cost %d, ", w.MaxCost)
-		if w.Failback == "keep" {
-			text += "stays until its uplink fails"
-		} else {
-			text += "goes back to the cheapest"
+		failback := "goes back to the cheapest"
+		if w.Failback == config.FailbackKeep {
+			failback = "stays until its uplink fails"
 		}
-		r.fact("Chooses", "%s; older flows may stay for %s", text, span(w.DrainTime))
+		add("Chooses", "up to cost %d, %s; older flows may stay for %s", w.MaxCost, failback, span(w.DrainTime))
 	}
-	r.fact("Inbound", "%s, %d static NAT", several(w.Forwards, "forward"), w.StaticNAT)
-	r.fact("Access", "ingress %s, egress %s", r.access(w.Ingress), r.access(w.Egress))
+	add("Inbound", "%s, %d static NAT", several(w.Forwards, "forward"), w.StaticNAT)
+	add("Access", "ingress %s, egress %s", accessText(w.Ingress), accessText(w.Egress))
 	if w.RateLimit != "" {
-		r.fact("Limit", "%s per second each way", w.RateLimit)
+		add("Limit", "%s per second each way", w.RateLimit)
+	}
+	return rows
+}
+
+// aligned writes names and what there is to say of them.
+func (r *renderer) aligned(rows [][]string) {
+	width := 0
+	for _, row := range rows {
+		width = max(width, visible(row[0]))
+	}
+	r.b.WriteByte('\n')
+	for _, row := range rows {
+		fmt.Fprintf(&r.b, "  %-*s  %s\n", width, row[0], row[1])
 	}
 }
 
-func (r *renderer) access(l AccessList) string {
+func accessText(l AccessList) string {
 	if l.Rules == 0 {
 		return l.Default
 	}
@@ -347,7 +412,7 @@ func (r *renderer) reason(c uplink.CandidateStatus, now time.Time) string {
 }
 
 // history writes the newest switches.
-func (r *renderer) history(w Network) {
+func (r *renderer) history(w Network, now time.Time) {
 	if len(w.Switches) == 0 {
 		return
 	}
@@ -361,7 +426,7 @@ func (r *renderer) history(w Network) {
 			took = "planned"
 		}
 		rows = append(rows, []string{
-			s.Time.Local().Format("2006-01-02 15:04:05"), s.Destination, orDash(s.From), orDash(s.To), took, s.Reason,
+			s.Time.In(now.Location()).Format("2006-01-02 15:04:05"), s.Destination, orDash(s.From), orDash(s.To), took, s.Reason,
 		})
 	}
 	r.table(rows)

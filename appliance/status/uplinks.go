@@ -138,6 +138,7 @@ func (h *Switches) Of(network string) []Switch { return slices.Clone(h.byNetwork
 // UplinksOf joins what the document says of the uplinks with what node knows of them.
 func UplinksOf(doc *config.Document, node string, known uplink.Status) []Uplink {
 	var list []Uplink
+	may, do := usersOf(doc, known)
 	for _, u := range doc.Uplinks {
 		s := Uplink{
 			Name: u.Name, Interface: u.Ports[node].Interface, Gateway: u.Gateway.String(), Addresses: texts(u.Addresses),
@@ -154,24 +155,33 @@ func UplinksOf(doc *config.Document, node string, known uplink.Status) []Uplink 
 			k := known.Uplinks[i]
 			s.Up, s.LinkReason, s.Cost, s.Families = k.Link, k.LinkReason, k.Cost, k.Families
 		}
-		s.Networks, s.UsedBy = usersOf(doc, u.Name, known)
+		s.Networks, s.UsedBy = may[u.Name], do[u.Name]
 		list = append(list, s)
 	}
 	return list
 }
 
-// usersOf returns the networks that may use an uplink, and those that do.
-func usersOf(doc *config.Document, name string, known uplink.Status) (may, do []string) {
+// usersOf returns, by uplink, the networks that may use it and those that do.
+func usersOf(doc *config.Document, known uplink.Status) (may, do map[string][]string) {
+	may, do = map[string][]string{}, map[string][]string{}
+	add := func(users map[string][]string, name, network string) {
+		if list := users[name]; len(list) == 0 || list[len(list)-1] != network {
+			users[name] = append(list, network)
+		}
+	}
 	for _, w := range doc.Networks {
-		uses := slices.Contains(w.Uplinks, name)
+		for _, name := range w.Uplinks {
+			add(may, name, w.Name)
+		}
 		for _, r := range w.Routes {
-			uses = uses || slices.Contains(r.Uplinks, name)
+			for _, name := range r.Uplinks {
+				add(may, name, w.Name)
+			}
 		}
-		if uses {
-			may = append(may, w.Name)
-		}
-		if slices.ContainsFunc(known.Paths, func(p uplink.PathStatus) bool { return p.Network == w.Name && p.Uplink == name }) {
-			do = append(do, w.Name)
+	}
+	for _, p := range known.Paths {
+		if p.Uplink != "" {
+			add(do, p.Uplink, p.Network)
 		}
 	}
 	return may, do
@@ -181,10 +191,14 @@ func usersOf(doc *config.Document, name string, known uplink.Status) (may, do []
 // to the outside.
 func NetworksOf(doc *config.Document, node string, known uplink.Status, switches *Switches) []Network {
 	var list []Network
+	paths := map[string][]uplink.PathStatus{}
+	for _, p := range known.Paths {
+		paths[p.Network] = append(paths[p.Network], p)
+	}
 	for _, w := range doc.Networks {
 		s := Network{
 			Name: w.Name, Interface: w.Ports[node].Interface, Prefix: w.Prefix.String(), Gateway: w.Gateway.String(),
-			Uplinks: w.Uplinks, MaxCost: w.MaxCost, Failback: w.Failback, DrainTime: w.DrainTime, Paths: []uplink.PathStatus{},
+			Uplinks: w.Uplinks, MaxCost: w.MaxCost, Failback: w.Failback, DrainTime: w.DrainTime, Paths: slices.Concat([]uplink.PathStatus{}, paths[w.Name]),
 			Switches: switches.Of(w.Name), Forwards: len(w.Forwards), StaticNAT: len(w.StaticNAT),
 			Ingress: AccessList{w.Access.Ingress.Default, len(w.Access.Ingress.Rules)},
 			Egress:  AccessList{w.Access.Egress.Default, len(w.Access.Egress.Rules)},
@@ -207,11 +221,6 @@ func NetworksOf(doc *config.Document, node string, known uplink.Status, switches
 		for _, r := range w.Routes {
 			if r.Via.IsValid() {
 				s.PrivateGateways = append(s.PrivateGateways, PrivateGateway{r.Destination.String(), r.Via.String()})
-			}
-		}
-		for _, p := range known.Paths {
-			if p.Network == w.Name {
-				s.Paths = append(s.Paths, p)
 			}
 		}
 		list = append(list, s)

@@ -56,7 +56,7 @@ connection tracking of both kernels equal, so NAT sessions survive.`,
 	cmd.AddCommand(
 		runCommand(), electCommand(), demoCommand(), trafficCommand(),
 		statusCommand(), eventsCommand(), metricsCommand(), failoverCommand(), reloadCommand(), checkCommand(), keygenCommand(), replayCommand(),
-		doctorCommand(),
+		doctorCommand(), networkCommand(), uplinksCommand(),
 	)
 	return cmd
 }

@@ -167,6 +167,7 @@ func statusCommand() *cobra.Command {
 	f.add(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON; with --watch one line per change of second")
 	cmd.Flags().BoolVar(&watch, "watch", false, "repaint until interrupted")
+	cmd.AddCommand(statusUplinksCommand())
 	return cmd
 }
 

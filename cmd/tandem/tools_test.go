@@ -309,12 +309,12 @@ func TestHelp(t *testing.T) {
 			if c.Hidden || c.Name() == "help" || c.Name() == "completion" {
 				continue
 			}
-			if c.Short == "" || !strings.Contains(c.Example, "tandem "+c.Name()) {
-				t.Errorf("`tandem %s` has no example", c.Name())
+			if c.Short == "" || !strings.Contains(c.Example, c.CommandPath()) {
+				t.Errorf("`%s` has no example", c.CommandPath())
 			}
-			code, stdout, stderr := tandem(t, c.Name(), "--help")
+			code, stdout, stderr := tandem(t, append(strings.Fields(c.CommandPath())[1:], "--help")...)
 			if code != 0 || stderr != "" || !strings.Contains(stdout, c.Example) {
-				t.Errorf("`tandem %s --help`: exit code %d, %s%s", c.Name(), code, stdout, stderr)
+				t.Errorf("`%s --help`: exit code %d, %s%s", c.CommandPath(), code, stdout, stderr)
 			}
 			walk(c)
 		}
