@@ -297,3 +297,9 @@ func serve(t testing.TB, ns netns.NsHandle, address string) {
 		return nil
 	})
 }
+
+// timestamps has new connections from a namespace use them, or not.
+func timestamps(t testing.TB, ns netns.NsHandle, value string) {
+	t.Helper()
+	inside(t, ns, func() error { return os.WriteFile("/proc/sys/net/ipv4/tcp_timestamps", []byte(value), 0) })
+}

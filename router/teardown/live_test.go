@@ -129,6 +129,9 @@ func TestEveryClientKnows(t *testing.T) {
 		return c
 	}
 	idle := begin("idle", unix.ECONNRESET, dial(t, l.office, "tcp", "", server4+":7"))
+	timestamps(t, l.office, "0")
+	begin("idle, no timestamps", unix.ECONNRESET, dial(t, l.office, "tcp", "", server4+":7"))
+	timestamps(t, l.office, "1")
 	begin("idle, IPv6", unix.ECONNRESET, dial(t, l.office, "tcp", "", "["+server6+"]:7"))
 	for range 20 {
 		want["idle"] = unix.ECONNRESET
@@ -172,11 +175,11 @@ func TestEveryClientKnows(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("%+v of %d flows in %v", ended, before, time.Since(start))
-	if ended.Left != 0 || ended.TCP != 25 || ended.UDP != 2 || ended.Told != 27 {
+	if ended.Left != 0 || ended.TCP != 26 || ended.UDP != 2 || ended.Told != 28 {
 		t.Errorf("ended %+v", ended)
 	}
 	var last time.Duration
-	for range 27 {
+	for range 28 {
 		e := <-ends
 		last = max(last, e.at.Sub(start))
 		if !errors.Is(e.err, want[e.name]) {
@@ -293,8 +296,25 @@ func TestCloseRemovesTheTable(t *testing.T) {
 	if all := tables(); !strings.Contains(all, "tandem-lab-teardown") {
 		t.Fatalf("tables are %s", all)
 	}
+	// What it does after the last flow, in less time.
+	down.mu.Lock()
+	down.cleaning = nil
+	down.clean(time.Millisecond)
+	down.mu.Unlock()
+	for deadline := time.Now().Add(patience); strings.Contains(tables(), "tandem-lab-teardown"); {
+		if time.Now().After(deadline) {
+			t.Fatal("the table stays though it is of no use any more")
+		}
+	}
+	dial(t, l.office, "tcp", "", server4+":7")
+	if ended, err := down.End(t.Context(), officeOnA()); err != nil || ended.TCP != 1 {
+		t.Fatalf("ended %+v: %v", ended, err)
+	}
 	if err := down.Close(); err != nil {
 		t.Fatal(err)
+	}
+	if _, err := down.End(t.Context(), officeOnA()); !errors.Is(err, ctnetlink.ErrClosed) {
+		t.Errorf("an end after the close says %v", err)
 	}
 	if all := tables(); strings.Contains(all, "tandem-lab-teardown") || !strings.Contains(all, "own") {
 		t.Errorf("tables are %s", all)

@@ -36,6 +36,10 @@ type Teardown struct {
 	writer *ctnetlink.Writer
 	sender *sender
 	table  *table
+	closed bool
+	// cleaning removes the table some time after answered, when its sets last got flows.
+	cleaning *time.Timer
+	answered time.Time
 }
 
 // New is for the group and the current network namespace, with which it stays. It leaves the
@@ -60,6 +64,12 @@ func New(group string) (*Teardown, error) {
 
 // Close removes the table. Segments of flows that were ended are not answered from then on.
 func (t *Teardown) Close() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closed = true
+	if t.cleaning != nil {
+		t.cleaning.Stop()
+	}
 	err := t.table.close()
 	if t.reader != nil {
 		err = errors.Join(err, t.reader.Close())
@@ -94,6 +104,9 @@ func (t *Teardown) End(ctx context.Context, all []Flows) (Ended, error) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.closed {
+		return ended, err
+	}
 	_, failed := t.sender.wake(remind, true)
 	return ended, lastError(err, failed)
 }
@@ -103,6 +116,9 @@ func (t *Teardown) End(ctx context.Context, all []Flows) (Ended, error) {
 func (t *Teardown) end(ctx context.Context, all []Flows) (ended Ended, remind []flow, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.closed {
+		return ended, nil, ctnetlink.ErrClosed
+	}
 	hosts := telling{sender: t.sender}
 	hosts.SetLimit(1) // they would only be in each other's way
 	for pass := 0; ; pass++ {
@@ -184,6 +200,7 @@ func (t *Teardown) find(ctx context.Context, all []Flows) ([]flow, error) {
 // would begin the flow anew.
 func (t *Teardown) remove(flows []flow, ended *Ended) error {
 	unanswered := t.table.answer(flows)
+	t.clean(answeredTime)
 	entries := make([]ctnetlink.Entry, len(flows))
 	for i := range flows {
 		entries[i] = flows[i].entry
@@ -206,4 +223,23 @@ func (t *Teardown) remove(flows []flow, ended *Ended) error {
 		}
 	}
 	return cmp.Or(unanswered, err)
+}
+
+// clean has the table removed when no flow has come into it for a time: until then its chain
+// sees every packet.
+func (t *Teardown) clean(after time.Duration) {
+	t.answered = time.Now()
+	if t.cleaning != nil {
+		t.cleaning.Reset(after)
+		return
+	}
+	t.cleaning = time.AfterFunc(after, func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		// It may have been set anew while this was waiting for its turn.
+		if t.closed || time.Since(t.answered) < after {
+			return
+		}
+		_ = t.table.remove() // Close tries it again, and says so
+	})
 }
