@@ -82,7 +82,10 @@ func mutants() []mutant {
 		one("role given up before it is taken", "vrrp", "Handover", "g.offer(now, &out)", "g.offer(now, &out)\nif MUTANT { g.yield(now, true, &out) }"),
 		one("preemption after a planned handover", "vrrp", "yield", "g.yielded = planned", "g.yielded = planned && !MUTANT"),
 		one("isolated MASTER stays", "vrrp", "SetLinks", "|| g.state != Master", "|| MUTANT || g.state != Master"),
-		one("replayed heartbeat trusted", "vrrp", "trust", "if count <=", "if !MUTANT && count <="),
+		{name: "replayed heartbeat trusted", edits: []edit{
+			{"vrrp", "trust", "if count <= c.receivedBy[link]", "if !MUTANT && count <= c.receivedBy[link]"},
+			{"vrrp", "trust", "if count <= c.received {", "if !MUTANT && count <= c.received {"},
+		}},
 		one("foreign MASTER disregarded", "vrrp", "ReceiveHeartbeat", "if h.TakeOver && h.State == Master && !stale && g.usable() && !g.overslept(now) && !g.outranked(now)",
 			"if h.TakeOver && h.State == Master && !stale && g.usable() && !g.overslept(now) && (MUTANT || !g.outranked(now))"),
 		one("no time to recover", "router", "Observe", "l.wellAt = now.Add(RecoveryTime)", "if !MUTANT { l.wellAt = now.Add(RecoveryTime) }"),
