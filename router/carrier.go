@@ -138,12 +138,8 @@ type segment struct {
 	virtual6 []netip.Addr
 	routers  []config.VirtualRouter
 	isUplink bool
-	// out are the uplinks that traffic may take; none for an isolated network, itself for
-	// an uplink.
-	out []*config.Uplink
-	// routes are a network's further ones, routeOut the uplinks of each.
-	routes   []config.Route
-	routeOut [][]*config.Uplink
+	// out is the uplink that traffic takes; nil for an isolated network.
+	out *config.Uplink
 	// helpers, unreplicated and held are a network's.
 	helpers            []string
 	unreplicated, held bool
@@ -158,7 +154,7 @@ func segments(doc *config.Document, node string) ([]segment, error) {
 		uplinks[u.Name] = u
 		s := segment{
 			name: u.Name, vrid: u.VRID, prefix: u.Prefix, virtual: u.Addresses, peer: u.Ports[peer.Name],
-			vrrp: u.VRRP, ipv6: u.IPv6, routers: u.VirtualRouters, isUplink: true, out: []*config.Uplink{u},
+			vrrp: u.VRRP, ipv6: u.IPv6, routers: u.VirtualRouters, isUplink: true, out: u,
 		}
 		if u.IPv6 != nil {
 			s.virtual6 = u.IPv6.Addresses
@@ -170,9 +166,15 @@ func segments(doc *config.Document, node string) ([]segment, error) {
 		all = append(all, s)
 	}
 	for _, w := range doc.Networks {
-		out, err := named(uplinks, w.Name, w.Uplinks)
-		if err != nil {
-			return nil, err
+		var out *config.Uplink
+		for i, name := range w.Uplinks {
+			u, ok := uplinks[name]
+			if !ok {
+				return nil, fmt.Errorf("network %q takes uplink %q, which does not exist; correct the document", w.Name, name)
+			}
+			if i == 0 {
+				out = u
+			}
 		}
 		s := segment{
 			name: w.Name, vrid: w.VRID, prefix: w.Prefix, virtual: []netip.Addr{w.Gateway}, peer: w.Ports[peer.Name],
@@ -182,13 +184,6 @@ func segments(doc *config.Document, node string) ([]segment, error) {
 		if w.IPv6 != nil {
 			s.virtual6 = []netip.Addr{w.IPv6.Gateway}
 		}
-		for _, r := range w.Routes {
-			out, err := named(uplinks, w.Name, r.Uplinks)
-			if err != nil {
-				return nil, err
-			}
-			s.routes, s.routeOut = append(s.routes, r), append(s.routeOut, out)
-		}
 		var ok bool
 		if s.port, ok = w.Ports[node]; !ok {
 			return nil, noPort(w.Name)
@@ -196,19 +191,6 @@ func segments(doc *config.Document, node string) ([]segment, error) {
 		all = append(all, s)
 	}
 	return all, nil
-}
-
-// named returns the uplinks that a network names.
-func named(uplinks map[string]*config.Uplink, network string, names []string) ([]*config.Uplink, error) {
-	list := make([]*config.Uplink, 0, len(names))
-	for _, name := range names {
-		u, ok := uplinks[name]
-		if !ok {
-			return nil, fmt.Errorf("network %q takes uplink %q, which does not exist; correct the document", network, name)
-		}
-		list = append(list, u)
-	}
-	return list, nil
 }
 
 func noPort(segment string) error {

@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"tandem/router/config"
-	"tandem/router/uplink"
 )
 
 // Tables and rules. The kernel consults rules in the order of preference, the
@@ -17,15 +16,6 @@ const (
 	MainTable = 254
 	// TableBase plus the VRID is the table of a network or uplink.
 	TableBase = 1000
-
-	// ProbeTableBase plus the VRID is the table by which this node probes an uplink.
-	ProbeTableBase = 2000
-
-	// PreferenceProbe is for the node's probes of uplinks, which leave by the physical
-	// interface and by no other.
-	PreferenceProbe = 10900
-	// PreferenceMarked is for flows that are bound to an uplink.
-	PreferenceMarked = 11050
 
 	// PreferenceOwn is for what the node sends from its own addresses: it leaves by
 	// the physical interface, with its MAC address.
@@ -46,11 +36,9 @@ const (
 // whether the node is MASTER or BACKUP. The order of its parts is that of the
 // document, uplinks before networks.
 //
-// chosen names the uplinks that new flows take; nil takes the first of each path.
-//
 // doc must be valid, as [config.Parse] returns it. The error says that the
 // node is not a member, or which part of the document does not fit it.
-func Derive(doc *config.Document, node string, chosen uplink.Selection) (Intent, error) {
+func Derive(doc *config.Document, node string) (Intent, error) {
 	member, ok := doc.Member(node)
 	if !ok {
 		return Intent{}, fmt.Errorf("derive state of node %q: group %q has no such member; start the node with the name of one", node, doc.Group)
@@ -69,8 +57,7 @@ func Derive(doc *config.Document, node string, chosen uplink.Selection) (Intent,
 				intent.Refused = append(intent.Refused, c.Addresses...)
 			}
 		}
-		intent.Routes = append(intent.Routes, routes(s, segments, chosen)...)
-		intent.Routes = append(intent.Routes, s.probeRoutes()...)
+		intent.Routes = append(intent.Routes, routes(s, segments)...)
 	}
 	links, err := HALinks(doc, node)
 	if err != nil {
@@ -81,15 +68,11 @@ func Derive(doc *config.Document, node string, chosen uplink.Selection) (Intent,
 	}
 	intent.Rules = rules(intent.Ports, segments)
 	intent.NAT = translations(doc, segments)
-	intent.Exits, intent.Entrances, intent.Floating = exits(segments), entrances(segments), floating(doc)
 	intent.Helpers = helpers(segments)
 	intent.Unreplicated = unreplicated(segments)
 	intent.Held = held(segments)
 	for _, u := range doc.Uplinks {
 		intent.Guarded = append(intent.Guarded, u.Addresses...)
-		if u.IPv6 != nil && u.IPv6.Translate == config.TranslateNAT66 {
-			intent.Guarded = append(intent.Guarded, u.IPv6.Addresses...)
-		}
 	}
 	return intent, nil
 }
@@ -130,7 +113,7 @@ func (s segment) families() []bool {
 // segment is reached through the link of its first virtual router, so that the fence
 // holds back forwarded traffic too, and what no route matches must not fall through to
 // the main table. IPv6 is routed as IPv4 is, but never translated.
-func routes(s segment, all []segment, chosen uplink.Selection) []Route {
+func routes(s segment, all []segment) []Route {
 	table := make([]Route, 0, 2*(len(all)+2))
 	for _, ipv6 := range s.families() {
 		everywhere := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
@@ -145,18 +128,27 @@ func routes(s segment, all []segment, chosen uplink.Selection) []Route {
 				table = append(table, Route{Table: s.table(), Destination: other.ipv6.Prefix, Link: other.mainLink(true)})
 			}
 		}
-		for _, way := range s.ways(everywhere) {
-			gateway, link := way.nextHop(all, chosen)
-			if link != "" {
-				table = append(table, Route{Table: s.table(), Destination: way.path.Destination, Gateway: gateway, Link: link})
-			} else if way.path.Destination != everywhere {
-				// It must not leave by the default route.
-				table = append(table, Route{Table: s.table(), Destination: way.path.Destination, Unreachable: true, Metric: UnreachableMetric})
-			}
+		if gateway, link := s.nextHop(all, ipv6); link != "" {
+			table = append(table, Route{Table: s.table(), Destination: everywhere, Gateway: gateway, Link: link})
 		}
 		table = append(table, Route{Table: s.table(), Destination: everywhere, Unreachable: true, Metric: UnreachableMetric})
 	}
 	return table
+}
+
+// nextHop returns where a segment's traffic of a family leaves to the outside; nowhere
+// if the segment is isolated or its uplink does not have that family.
+func (s segment) nextHop(all []segment, ipv6 bool) (gateway netip.Addr, link string) {
+	for _, u := range all {
+		switch {
+		case s.out == nil || !u.isUplink || u.name != s.out.Name:
+		case !ipv6:
+			return s.out.Gateway, u.mainLink(false)
+		case u.ipv6 != nil:
+			return u.ipv6.Gateway, u.mainLink(true)
+		}
+	}
+	return netip.Addr{}, ""
 }
 
 // rules returns the rules in order of preference.
@@ -165,7 +157,7 @@ func routes(s segment, all []segment, chosen uplink.Selection) []Route {
 // interface. What is for the node itself never gets to that rule, because the kernel
 // looks for local addresses first, and what the node sends itself did not come in.
 func rules(ports []PortAddress, all []segment) []Rule {
-	var probes, own, marked, incoming, networks, uplinks []Rule
+	var own, incoming, networks, uplinks []Rule
 	for _, port := range ports {
 		address := port.Prefix.Addr()
 		if !isLinkLocal6(address) { // fe80::/64 is in the main table alone
@@ -173,9 +165,6 @@ func rules(ports []PortAddress, all []segment) []Rule {
 		}
 	}
 	for _, s := range all {
-		if s.isUplink {
-			probes, marked = append(probes, s.probeRules()...), append(marked, s.markedRules()...)
-		}
 		seen := make(map[Rule]bool)
 		for _, c := range s.carriers() {
 			rule := Rule{Preference: PreferenceIncoming, Incoming: c.Link, IPv6: c.IPv6, Table: s.table()}
@@ -197,10 +186,27 @@ func rules(ports []PortAddress, all []segment) []Rule {
 			networks = append(networks, Rule{Preference: PreferenceNetwork, From: s.ipv6.Prefix, IPv6: true, Table: s.table()})
 		}
 	}
-	return slices.Concat(probes, own, marked, incoming, networks, uplinks)
+	return slices.Concat(own, incoming, networks, uplinks)
 }
 
 func isLinkLocal6(address netip.Addr) bool { return address.Is6() && address.IsLinkLocalUnicast() }
+
+// translations returns the source NAT of the networks that have an uplink.
+func translations(doc *config.Document, all []segment) []SourceNAT {
+	var list []SourceNAT
+	for _, w := range doc.Networks {
+		for _, u := range all {
+			if u.isUplink && len(w.Uplinks) > 0 && u.name == w.Uplinks[0] {
+				to := w.NATAddresses[u.name]
+				if w.RoutedNATAddress.IsValid() {
+					to = w.RoutedNATAddress
+				}
+				list = append(list, SourceNAT{From: w.Prefix, Link: u.mainLink(false), To: to})
+			}
+		}
+	}
+	return list
+}
 
 // single is the prefix of one address.
 func single(address netip.Addr) netip.Prefix {

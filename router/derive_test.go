@@ -14,7 +14,6 @@ import (
 
 	"tandem/router"
 	"tandem/router/config"
-	"tandem/router/uplink"
 )
 
 //nolint:gochecknoglobals // a flag is known before the tests run
@@ -42,7 +41,7 @@ func parse(t *testing.T, text string) *config.Document {
 
 func derive(t *testing.T, doc *config.Document, node string) router.Intent {
 	t.Helper()
-	intent, err := router.Derive(doc, node, nil)
+	intent, err := router.Derive(doc, node)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,9 +74,6 @@ func dump(in router.Intent) string {
 		if r.Incoming != "" {
 			fmt.Fprintf(&b, " iif %s", r.Incoming)
 		}
-		if r.Mask != 0 {
-			fmt.Fprintf(&b, " fwmark %#x/%#x", r.Mark, r.Mask)
-		}
 		fmt.Fprintf(&b, " table %d\n", r.Table)
 	}
 	for _, r := range in.Routes {
@@ -97,10 +93,6 @@ func dump(in router.Intent) string {
 	for _, n := range in.NAT {
 		fmt.Fprintf(&b, "snat from %v oif %s to %v\n", n.From, n.Link, n.To)
 	}
-	for _, e := range in.Exits {
-		fmt.Fprintf(&b, "exit %s mark %#x by %v\n", e.Uplink, e.Mark, e.Links)
-	}
-	fmt.Fprintf(&b, "entrances %v floating %v\n", in.Entrances, in.Floating)
 	for _, h := range in.Helpers {
 		fmt.Fprintf(&b, "helper %s ipv6 %v protocol %d port %d from %v\n", h.Name, h.IPv6, h.Protocol, h.Port, h.Links)
 	}
@@ -186,72 +178,6 @@ func TestDeriveSingleRouter(t *testing.T) {
 		"snat from 10.2.0.0/24 oif vmac1 to 192.0.2.8",
 		"guarded [192.0.2.9 192.0.2.8 198.51.100.9]",
 	})
-}
-
-const choice = `version: 1
-group: solo
-members: [{name: one}]
-uplinks:
-  - {name: fibre, vrid: 1, prefix: 192.0.2.0/24, gateway: 192.0.2.1, addresses: [192.0.2.9], cost: 5, ports: {one: {interface: a, address: 192.0.2.2}}}
-  - name: radio
-    vrid: 2
-    prefix: 198.51.100.0/24
-    gateway: 198.51.100.1
-    addresses: [198.51.100.9]
-    ports: {one: {interface: b, address: 198.51.100.2}}
-    ipv6: {prefix: "2001:db8:0:2::/64", gateway: "fe80::9", addresses: ["2001:db8:0:2::9"], translate: nat66}
-networks:
-  - name: north
-    vrid: 3
-    prefix: 10.1.0.0/24
-    gateway: 10.1.0.1
-    uplinks: [fibre, radio]
-    ports: {one: {interface: c, address: 10.1.0.2}}
-    ipv6: {prefix: "2001:db8:0:3::/64", gateway: "2001:db8:0:3::1"}
-    routes:
-      - {destination: 203.0.113.0/25, uplinks: [fibre]}
-      - {destination: 172.16.0.0/12, via: 10.2.0.77}
-  - {name: south, vrid: 4, prefix: 10.2.0.0/24, gateway: 10.2.0.1, uplinks: [fibre, radio], routed_nat_address: 203.0.113.200, ports: {one: {interface: d, address: 10.2.0.2}}}
-`
-
-// New flows take what is chosen, those that are bound to an uplink stay there, and translations
-// stand for all.
-func TestDeriveFollowsTheSelection(t *testing.T) {
-	doc := parse(t, choice)
-	common := []string{
-		"rule 10900 fwmark 0x1010000/0x1ff0000 table 2001", "ipv6 rule 10900 fwmark 0x1020000/0x1ff0000 table 2002",
-		"rule 11050 fwmark 0x10000/0xff0000 table 1001", "ipv6 rule 11050 fwmark 0x20000/0xff0000 table 1002",
-		"route table 2001 192.0.2.0/24 dev a metric 0", "route table 2001 0.0.0.0/0 via 192.0.2.1 dev a metric 0",
-		"route table 2001 unreachable 0.0.0.0/0 metric 2147483647", "route table 2002 ::/0 via fe80::9 dev b metric 0",
-		"route table 1001 0.0.0.0/0 via 192.0.2.1 dev vmac1 metric 0", "route table 1002 0.0.0.0/0 via 198.51.100.1 dev vmac2 metric 0",
-		"route table 1003 172.16.0.0/12 via 10.2.0.77 dev vmac4 metric 0",
-		"snat from 10.1.0.0/24 oif vmac1 to 192.0.2.9", "snat from 10.1.0.0/24 oif vmac2 to 198.51.100.9",
-		"snat from 10.2.0.0/24 oif vmac1 to 203.0.113.200", "snat from 10.2.0.0/24 oif vmac2 to 203.0.113.200",
-		"snat from 2001:db8:0:3::/64 oif vmac2v6 to 2001:db8:0:2::9",
-		"exit fibre mark 0x10000 by [vmac1]", "exit radio mark 0x20000 by [vmac2 vmac2v6]",
-		"entrances [vmac3 vmac3v6 vmac4] floating [{10.2.0.0/24 203.0.113.200}]",
-	}
-	checkLines(t, derive(t, doc, "one"), append(
-		common, // without a selection the cheapest
-		"route table 1003 0.0.0.0/0 via 198.51.100.1 dev vmac2 metric 0",
-		"route table 1003 ::/0 via fe80::9 dev vmac2v6 metric 0",
-		"route table 1003 203.0.113.0/25 via 192.0.2.1 dev vmac1 metric 0",
-	))
-	path := func(destination string) uplink.Path {
-		return uplink.Path{Network: "north", Destination: netip.MustParsePrefix(destination)}
-	}
-	in, err := router.Derive(doc, "one", uplink.Selection{path("0.0.0.0/0"): "fibre"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	checkLines(t, in, append(
-		common,
-		"route table 1003 0.0.0.0/0 via 192.0.2.1 dev vmac1 metric 0",
-		"route table 1003 unreachable 203.0.113.0/25 metric 2147483647",
-	))
-	if text := dump(in); strings.Contains(text, "route table 1003 ::/0 via") || strings.Contains(text, "route table 1004 0.0.0.0/0 via") {
-		t.Errorf("a path without a choice leads somewhere:\n%s", text)
-	}
 }
 
 func TestDeriveIsolatedNetwork(t *testing.T) {
@@ -373,7 +299,7 @@ func TestDeriveRefuses(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			doc := parse(t, twoUplinks)
 			test.spoil(doc)
-			in, err := router.Derive(doc, test.node, nil)
+			in, err := router.Derive(doc, test.node)
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Fatalf("got %v, want %q", err, test.want)
 			}

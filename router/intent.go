@@ -17,11 +17,6 @@ type Intent struct {
 	Routes []Route
 	// NAT holds source translations, explicit and never masquerade.
 	NAT []SourceNAT
-	// Exits are the uplinks to which flows are bound, Entrances the links of networks, whose
-	// packets follow their flows. Floating are networks whose flows are bound to none.
-	Exits     []Exit
-	Entrances []string
-	Floating  []Floating
 	// Helpers read control connections for the further ones that they announce.
 	Helpers []Helper
 	// Unreplicated are the networks whose flows stay on the node.
@@ -70,8 +65,6 @@ type Rule struct {
 	From       netip.Prefix
 	// Incoming is the name of the interface the packet came in by.
 	Incoming string
-	// Mark is the packet mark, as far as Mask has bits.
-	Mark, Mask uint32
 	// IPv6 tells whose packets are meant: each family has its own rules and tables.
 	IPv6  bool
 	Table int
@@ -100,22 +93,6 @@ type SourceNAT struct {
 	Link string
 	// To is the virtual address that the outside sees.
 	To netip.Addr
-}
-
-// Exit is an uplink as flows see it.
-type Exit struct {
-	// Uplink is its name.
-	Uplink string
-	// Mark is set in the connection mark, within [MarkMask], of flows that go out or come in
-	// by any of Links.
-	Mark  uint32
-	Links []string
-}
-
-// Floating is a network that is translated to the same address on every uplink.
-type Floating struct {
-	Prefix  netip.Prefix
-	Address netip.Addr
 }
 
 // Helper is a connection tracking helper of the kernel, and whose connections it reads.

@@ -93,7 +93,7 @@ func TestTablesAreConsistent(t *testing.T) {
 		for _, route := range in.Routes {
 			at := table{route.Table, family(route.Destination)}
 			tables[at] = append(tables[at], route)
-			if route.Unreachable != (route.Link == "") || !route.Unreachable && !probes(at) && !links[route.Link][at.ipv6] {
+			if route.Unreachable != (route.Link == "") || !route.Unreachable && !links[route.Link][at.ipv6] {
 				t.Errorf("route %+v", route)
 			}
 			if route.Gateway.IsValid() && route.Gateway.Is6() != at.ipv6 {
@@ -106,9 +106,6 @@ func TestTablesAreConsistent(t *testing.T) {
 				t.Errorf("table %+v ends in %+v", at, last)
 			}
 			for _, other := range segmentsOf(doc) {
-				if probes(at) {
-					break
-				}
 				prefix := other.prefix(at.ipv6)
 				if prefix.IsValid() && !slices.ContainsFunc(routes, func(r router.Route) bool { return r.Destination == prefix && !r.Unreachable }) {
 					t.Errorf("table %+v does not reach %v", at, prefix)
@@ -119,11 +116,6 @@ func TestTablesAreConsistent(t *testing.T) {
 	})
 }
 
-// probes tells whether a table is that of the probes of an uplink, which reach nothing else.
-func probes(at table) bool {
-	return at.number > router.ProbeTableBase && at.number <= router.ProbeTableBase+255
-}
-
 func checkRules(t *testing.T, in router.Intent, links map[string]map[bool]bool, tables map[table][]router.Route) {
 	t.Helper()
 	led := map[table]bool{}
@@ -131,12 +123,11 @@ func checkRules(t *testing.T, in router.Intent, links map[string]map[bool]bool, 
 		if i > 0 && rule.Preference < in.Rules[i-1].Preference || slices.Contains(in.Rules[:i], rule) {
 			t.Errorf("rule %d stands in the wrong place or twice: %+v", i, rule)
 		}
-		marked := rule.Mask != 0 && rule.Mark&^rule.Mask == 0
-		if rule.From.IsValid() && family(rule.From) != rule.IPv6 || !marked && !rule.From.IsValid() && !links[rule.Incoming][rule.IPv6] {
+		if rule.From.IsValid() && family(rule.From) != rule.IPv6 || !rule.From.IsValid() && !links[rule.Incoming][rule.IPv6] {
 			t.Errorf("rule %+v matches nothing", rule)
 		}
 		at := table{rule.Table, rule.IPv6}
-		led[at] = led[at] || rule.Preference == router.PreferenceIncoming || marked && probes(at)
+		led[at] = led[at] || rule.Preference == router.PreferenceIncoming
 		if _, ok := tables[at]; !ok && rule.Table != router.MainTable {
 			t.Errorf("rule %+v leads to an empty table", rule)
 		}
@@ -185,11 +176,11 @@ func TestOwnTrafficKeepsToTheMainTable(t *testing.T) {
 	})
 }
 
-// firstRule returns the rule that a packet without a mark takes; without one it is that of the kernel
+// firstRule returns the rule that a packet takes; without one it is that of the kernel
 // for the main table.
 func firstRule(in router.Intent, from netip.Addr, incoming string) router.Rule {
 	for _, rule := range in.Rules {
-		if rule.Mask == 0 && rule.IPv6 == from.Is6() && (!rule.From.IsValid() || rule.From.Contains(from)) && (rule.Incoming == "" || rule.Incoming == incoming) {
+		if rule.IPv6 == from.Is6() && (!rule.From.IsValid() || rule.From.Contains(from)) && (rule.Incoming == "" || rule.Incoming == incoming) {
 			return rule
 		}
 	}

@@ -158,10 +158,7 @@ func (r *Reconciler) observeRules(families []family) ([]router.Rule, error) {
 			if n.Protocol != protocol {
 				continue
 			}
-			seen := router.Rule{Preference: n.Priority, Incoming: n.IifName, IPv6: bool(f), Table: n.Table, Mark: n.Mark}
-			if n.Mask != nil {
-				seen.Mask = *n.Mask
-			}
+			seen := router.Rule{Preference: n.Priority, Incoming: n.IifName, IPv6: bool(f), Table: n.Table}
 			if n.Src != nil {
 				seen.From = prefixOf(n.Src, f)
 			}
@@ -200,9 +197,6 @@ func requestRule(want router.Rule) *netlink.Rule {
 	n.Family, n.Priority, n.Table, n.IifName, n.Protocol = family(want.IPv6).number(), want.Preference, want.Table, want.Incoming, protocol
 	if want.From.IsValid() {
 		n.Src = ipNet(want.From)
-	}
-	if want.Mask != 0 {
-		n.Mark, n.Mask = want.Mark, &want.Mask
 	}
 	return n
 }

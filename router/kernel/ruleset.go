@@ -112,7 +112,6 @@ func desiredRules(intent router.Intent, f family) ruleset {
 			rules: forwarding(intent, f),
 		},
 	}}
-	set.chains = append(set.chains, bindings(intent, f)...)
 	if f == ipv6 {
 		set.chains = append(set.chains, filterChain{
 			name: "output", kind: nftables.ChainTypeFilter,
@@ -219,17 +218,14 @@ func withoutRedirects(intent router.Intent) []filterRule {
 	}}
 }
 
-func source(p netip.Prefix) matchStep { return within(p, headerOf(familyOf(p.Addr())).source) }
-
-// within matches the address at an offset of the network header by its prefix.
-func within(p netip.Prefix, offset uint32) matchStep {
+func source(p netip.Prefix) matchStep {
 	h := headerOf(familyOf(p.Addr()))
 	mask := make([]byte, h.length)
 	for i := range p.Bits() {
 		mask[i/8] |= 0x80 >> (i % 8)
 	}
 	return matchStep{exprs: []expr.Any{
-		payload(expr.PayloadBaseNetworkHeader, offset, h.length),
+		payload(expr.PayloadBaseNetworkHeader, h.source, h.length),
 		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: h.length, Mask: mask, Xor: make([]byte, h.length)},
 		equals(p.Masked().Addr().AsSlice()...),
 	}}

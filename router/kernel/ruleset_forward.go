@@ -68,28 +68,23 @@ func outward(intent router.Intent, f family, s sides) []filterRule {
 		return rules
 	}
 	for _, n := range subnets(intent, s.networks) {
-		links := without(s.uplinks, func(link string) bool { return translated(intent, n.prefix, link) })
-		if len(links) == 0 {
-			continue
-		}
 		rules = append(rules, filterRule{
-			text:   fmt.Sprintf("iifname %q saddr %s oifname { %s } accept", n.link, n.prefix, strings.Join(links, ", ")),
-			steps:  []matchStep{named(expr.MetaKeyIIFNAME, n.link), source(n.prefix), oneOf(expr.MetaKeyOIFNAME, links)},
+			text:   fmt.Sprintf("iifname %q saddr %s oifname { %s } accept", n.link, n.prefix, strings.Join(s.uplinks, ", ")),
+			steps:  []matchStep{named(expr.MetaKeyIIFNAME, n.link), source(n.prefix), oneOf(expr.MetaKeyOIFNAME, s.uplinks)},
 			action: accept(),
 		})
 	}
 	return rules
 }
 
-// translated tells whether what comes from a subnet is translated when it leaves by a link.
-func translated(intent router.Intent, prefix netip.Prefix, link string) bool {
-	return slices.ContainsFunc(intent.NAT, func(n router.SourceNAT) bool { return n.Link == link && n.From.Masked() == prefix })
-}
-
-// subnets returns the prefixes of IPv6 that are directly on the named links, each once, by
-// the routes of the intent.
+// subnets returns the prefixes of IPv6 that are directly on the named links and
+// are not translated, each once, by the routes of the intent.
 func subnets(intent router.Intent, names []string) []spot {
 	done := make(map[spot]bool)
+	translated := make(map[netip.Prefix]bool)
+	for _, n := range intent.NAT {
+		translated[n.From.Masked()] = true
+	}
 	network := make(map[string]bool, len(names))
 	for _, name := range names {
 		network[name] = true
@@ -97,7 +92,7 @@ func subnets(intent router.Intent, names []string) []spot {
 	var list []spot
 	for _, r := range intent.Routes {
 		at := spot{r.Link, r.Destination.Masked()}
-		if !network[r.Link] || r.Gateway.IsValid() || familyOf(at.prefix.Addr()) == ipv4 || done[at] {
+		if !network[r.Link] || r.Gateway.IsValid() || familyOf(at.prefix.Addr()) == ipv4 || done[at] || translated[at.prefix] {
 			continue
 		}
 		done[at] = true
