@@ -138,8 +138,9 @@ type segment struct {
 	virtual6 []netip.Addr
 	routers  []config.VirtualRouter
 	isUplink bool
-	// out is the uplink that traffic takes; nil for an isolated network.
-	out *config.Uplink
+	// uplink and network are the segment's part of the document; one of them is nil.
+	uplink  *config.Uplink
+	network *config.Network
 	// helpers, unreplicated and held are a network's.
 	helpers            []string
 	unreplicated, held bool
@@ -147,14 +148,14 @@ type segment struct {
 
 func segments(doc *config.Document, node string) ([]segment, error) {
 	all := make([]segment, 0, len(doc.Uplinks)+len(doc.Networks))
-	uplinks := make(map[string]*config.Uplink, len(doc.Uplinks))
+	uplinks := make(map[string]bool, len(doc.Uplinks))
 	peer, _ := doc.Peer(node)
 	for i := range doc.Uplinks {
 		u := &doc.Uplinks[i]
-		uplinks[u.Name] = u
+		uplinks[u.Name] = true
 		s := segment{
 			name: u.Name, vrid: u.VRID, prefix: u.Prefix, virtual: u.Addresses, peer: u.Ports[peer.Name],
-			vrrp: u.VRRP, ipv6: u.IPv6, routers: u.VirtualRouters, isUplink: true, out: u,
+			vrrp: u.VRRP, ipv6: u.IPv6, routers: u.VirtualRouters, isUplink: true, uplink: u,
 		}
 		if u.IPv6 != nil {
 			s.virtual6 = u.IPv6.Addresses
@@ -165,20 +166,16 @@ func segments(doc *config.Document, node string) ([]segment, error) {
 		}
 		all = append(all, s)
 	}
-	for _, w := range doc.Networks {
-		var out *config.Uplink
-		for i, name := range w.Uplinks {
-			u, ok := uplinks[name]
-			if !ok {
+	for i := range doc.Networks {
+		w := &doc.Networks[i]
+		for _, name := range uplinksOf(w) {
+			if !uplinks[name] {
 				return nil, fmt.Errorf("network %q takes uplink %q, which does not exist; correct the document", w.Name, name)
-			}
-			if i == 0 {
-				out = u
 			}
 		}
 		s := segment{
 			name: w.Name, vrid: w.VRID, prefix: w.Prefix, virtual: []netip.Addr{w.Gateway}, peer: w.Ports[peer.Name],
-			vrrp: w.VRRP, ipv6: w.IPv6, routers: w.VirtualRouters, out: out,
+			vrrp: w.VRRP, ipv6: w.IPv6, routers: w.VirtualRouters, network: w,
 			helpers: w.Helpers, unreplicated: !w.Replicate, held: w.FirstPacket == config.FirstPacketHold,
 		}
 		if w.IPv6 != nil {

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"tandem/router/config"
+	"tandem/router/uplink"
 )
 
 // Tables and rules. The kernel consults rules in the order of preference, the
@@ -17,9 +18,16 @@ const (
 	// TableBase plus the VRID is the table of a network or uplink.
 	TableBase = 1000
 
+	// ProbeTableBase plus the VRID is the table of an uplink's probes.
+	ProbeTableBase = 2000
+
+	// PreferenceProbe is for probes, which find out what an uplink leads to.
+	PreferenceProbe = 10900
 	// PreferenceOwn is for what the node sends from its own addresses: it leaves by
 	// the physical interface, with its MAC address.
 	PreferenceOwn = 11000
+	// PreferenceMarked is for the packets of flows that have an uplink already.
+	PreferenceMarked = 11050
 	// PreferenceIncoming is for what came in by a virtual link.
 	PreferenceIncoming = 11100
 	// PreferenceNetwork is for what has the address of a network as its source,
@@ -34,11 +42,12 @@ const (
 
 // Derive returns the kernel state that the named node must be in. It is the same
 // whether the node is MASTER or BACKUP. The order of its parts is that of the
-// document, uplinks before networks.
+// document, uplinks before networks. The selection decides about routes only; with nil
+// each path takes the cheapest of its uplinks.
 //
 // doc must be valid, as [config.Parse] returns it. The error says that the
 // node is not a member, or which part of the document does not fit it.
-func Derive(doc *config.Document, node string) (Intent, error) {
+func Derive(doc *config.Document, node string, selection uplink.Selection) (Intent, error) {
 	member, ok := doc.Member(node)
 	if !ok {
 		return Intent{}, fmt.Errorf("derive state of node %q: group %q has no such member; start the node with the name of one", node, doc.Group)
@@ -57,7 +66,7 @@ func Derive(doc *config.Document, node string) (Intent, error) {
 				intent.Refused = append(intent.Refused, c.Addresses...)
 			}
 		}
-		intent.Routes = append(intent.Routes, routes(s, segments)...)
+		intent.Routes = append(intent.Routes, routes(s, segments, selection)...)
 	}
 	links, err := HALinks(doc, node)
 	if err != nil {
@@ -67,13 +76,13 @@ func Derive(doc *config.Document, node string) (Intent, error) {
 		intent.Ports = append(intent.Ports, PortAddress{Interface: l.Interface, Prefix: l.Prefix})
 	}
 	intent.Rules = rules(intent.Ports, segments)
-	intent.NAT = translations(doc, segments)
+	intent.Uplinks = marked(segments)
+	intent.NAT = translations(segments)
+	intent.Free, intent.Direct = free(segments), direct(segments)
 	intent.Helpers = helpers(segments)
 	intent.Unreplicated = unreplicated(segments)
 	intent.Held = held(segments)
-	for _, u := range doc.Uplinks {
-		intent.Guarded = append(intent.Guarded, u.Addresses...)
-	}
+	intent.Guarded = guarded(doc)
 	return intent, nil
 }
 
@@ -109,55 +118,13 @@ func (s segment) families() []bool {
 	return []bool{false, true}
 }
 
-// routes returns the table of one segment, which all its virtual routers share. Every
-// segment is reached through the link of its first virtual router, so that the fence
-// holds back forwarded traffic too, and what no route matches must not fall through to
-// the main table. IPv6 is routed as IPv4 is, but never translated.
-func routes(s segment, all []segment) []Route {
-	table := make([]Route, 0, 2*(len(all)+2))
-	for _, ipv6 := range s.families() {
-		everywhere := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
-		if ipv6 {
-			everywhere = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
-		}
-		for _, other := range all {
-			switch {
-			case !ipv6:
-				table = append(table, Route{Table: s.table(), Destination: other.prefix, Link: other.mainLink(false)})
-			case other.ipv6 != nil:
-				table = append(table, Route{Table: s.table(), Destination: other.ipv6.Prefix, Link: other.mainLink(true)})
-			}
-		}
-		if gateway, link := s.nextHop(all, ipv6); link != "" {
-			table = append(table, Route{Table: s.table(), Destination: everywhere, Gateway: gateway, Link: link})
-		}
-		table = append(table, Route{Table: s.table(), Destination: everywhere, Unreachable: true, Metric: UnreachableMetric})
-	}
-	return table
-}
-
-// nextHop returns where a segment's traffic of a family leaves to the outside; nowhere
-// if the segment is isolated or its uplink does not have that family.
-func (s segment) nextHop(all []segment, ipv6 bool) (gateway netip.Addr, link string) {
-	for _, u := range all {
-		switch {
-		case s.out == nil || !u.isUplink || u.name != s.out.Name:
-		case !ipv6:
-			return s.out.Gateway, u.mainLink(false)
-		case u.ipv6 != nil:
-			return u.ipv6.Gateway, u.mainLink(true)
-		}
-	}
-	return netip.Addr{}, ""
-}
-
 // rules returns the rules in order of preference.
 //
 // On a segment without virtual MAC addresses what came in is known by the physical
 // interface. What is for the node itself never gets to that rule, because the kernel
 // looks for local addresses first, and what the node sends itself did not come in.
 func rules(ports []PortAddress, all []segment) []Rule {
-	var own, incoming, networks, uplinks []Rule
+	var probes, own, marks, incoming, networks, uplinks []Rule
 	for _, port := range ports {
 		address := port.Prefix.Addr()
 		if !isLinkLocal6(address) { // fe80::/64 is in the main table alone
@@ -179,6 +146,7 @@ func rules(ports []PortAddress, all []segment) []Rule {
 			}
 		}
 		if s.isUplink {
+			probes, marks = append(probes, s.probeRules()...), append(marks, s.markRules()...)
 			continue
 		}
 		networks = append(networks, Rule{Preference: PreferenceNetwork, From: s.prefix, Table: s.table()})
@@ -186,27 +154,10 @@ func rules(ports []PortAddress, all []segment) []Rule {
 			networks = append(networks, Rule{Preference: PreferenceNetwork, From: s.ipv6.Prefix, IPv6: true, Table: s.table()})
 		}
 	}
-	return slices.Concat(own, incoming, networks, uplinks)
+	return slices.Concat(probes, own, marks, incoming, networks, uplinks)
 }
 
 func isLinkLocal6(address netip.Addr) bool { return address.Is6() && address.IsLinkLocalUnicast() }
-
-// translations returns the source NAT of the networks that have an uplink.
-func translations(doc *config.Document, all []segment) []SourceNAT {
-	var list []SourceNAT
-	for _, w := range doc.Networks {
-		for _, u := range all {
-			if u.isUplink && len(w.Uplinks) > 0 && u.name == w.Uplinks[0] {
-				to := w.NATAddresses[u.name]
-				if w.RoutedNATAddress.IsValid() {
-					to = w.RoutedNATAddress
-				}
-				list = append(list, SourceNAT{From: w.Prefix, Link: u.mainLink(false), To: to})
-			}
-		}
-	}
-	return list
-}
 
 // single is the prefix of one address.
 func single(address netip.Addr) netip.Prefix {

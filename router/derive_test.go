@@ -41,7 +41,7 @@ func parse(t *testing.T, text string) *config.Document {
 
 func derive(t *testing.T, doc *config.Document, node string) router.Intent {
 	t.Helper()
-	intent, err := router.Derive(doc, node)
+	intent, err := router.Derive(doc, node, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,6 +74,9 @@ func dump(in router.Intent) string {
 		if r.Incoming != "" {
 			fmt.Fprintf(&b, " iif %s", r.Incoming)
 		}
+		if r.Mask != 0 {
+			fmt.Fprintf(&b, " fwmark %#x/%#x", r.Mark, r.Mask)
+		}
 		fmt.Fprintf(&b, " table %d\n", r.Table)
 	}
 	for _, r := range in.Routes {
@@ -90,8 +93,21 @@ func dump(in router.Intent) string {
 		}
 		fmt.Fprintf(&b, " metric %d\n", r.Metric)
 	}
+	for _, u := range in.Uplinks {
+		fmt.Fprintf(&b, "uplink %s mark %#x links %v\n", u.Name, u.Mark, u.Links)
+	}
 	for _, n := range in.NAT {
-		fmt.Fprintf(&b, "snat from %v oif %s to %v\n", n.From, n.Link, n.To)
+		if n.Prefix.IsValid() {
+			fmt.Fprintf(&b, "snat from %v oif %s prefix to %v\n", n.From, n.Link, n.Prefix)
+		} else {
+			fmt.Fprintf(&b, "snat from %v oif %s to %v\n", n.From, n.Link, n.To)
+		}
+	}
+	for _, f := range in.Free {
+		fmt.Fprintf(&b, "free %v at %v\n", f.Network, f.Address)
+	}
+	for _, d := range in.Direct {
+		fmt.Fprintf(&b, "direct from %v to %v oif %v\n", d.Network, d.Destination, d.Links)
 	}
 	for _, h := range in.Helpers {
 		fmt.Fprintf(&b, "helper %s ipv6 %v protocol %d port %d from %v\n", h.Name, h.IPv6, h.Protocol, h.Port, h.Links)
@@ -299,7 +315,7 @@ func TestDeriveRefuses(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			doc := parse(t, twoUplinks)
 			test.spoil(doc)
-			in, err := router.Derive(doc, test.node)
+			in, err := router.Derive(doc, test.node, nil)
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Fatalf("got %v, want %q", err, test.want)
 			}

@@ -15,8 +15,15 @@ type Intent struct {
 	Rules []Rule
 	// Routes are the routes of Tandem's own tables.
 	Routes []Route
-	// NAT holds source translations, explicit and never masquerade.
+	// Uplinks are the ways to the outside, with the marks of their flows.
+	Uplinks []Uplink
+	// NAT holds source translations, explicit and never masquerade: one for each uplink that
+	// a network may take, so that another choice changes nothing here.
 	NAT []SourceNAT
+	// Free are the networks whose flows may change to another uplink at any time.
+	Free []Free
+	// Direct are the flows that leave by the segment of an uplink, but not to its gateway.
+	Direct []Direct
 	// Helpers read control connections for the further ones that they announce.
 	Helpers []Helper
 	// Unreplicated are the networks whose flows stay on the node.
@@ -65,6 +72,8 @@ type Rule struct {
 	From       netip.Prefix
 	// Incoming is the name of the interface the packet came in by.
 	Incoming string
+	// Mark is that of the packet, as far as Mask goes.
+	Mark, Mask uint32
 	// IPv6 tells whose packets are meant: each family has its own rules and tables.
 	IPv6  bool
 	Table int
@@ -85,6 +94,15 @@ type Route struct {
 	Metric int
 }
 
+// Uplink is a way to the outside.
+type Uplink struct {
+	Name string
+	// Mark is that of the connections that take it; see [MarkMask].
+	Mark uint32
+	// Links lead to it, those of both families.
+	Links []string
+}
+
 // SourceNAT translates what a network sends through an uplink.
 type SourceNAT struct {
 	// From is the network's subnet.
@@ -93,6 +111,21 @@ type SourceNAT struct {
 	Link string
 	// To is the virtual address that the outside sees.
 	To netip.Addr
+	// Prefix takes the place of From, and the rest of each address stays; then To is zero.
+	Prefix netip.Prefix
+}
+
+// Free is a network that has the same address to the outside on every uplink.
+type Free struct {
+	Network netip.Prefix
+	Address netip.Addr
+}
+
+// Direct are the flows of a network to a private gateway on the segment of an uplink.
+type Direct struct {
+	Network, Destination netip.Prefix
+	// Links lead to the segment.
+	Links []string
 }
 
 // Helper is a connection tracking helper of the kernel, and whose connections it reads.

@@ -93,7 +93,8 @@ func TestTablesAreConsistent(t *testing.T) {
 		for _, route := range in.Routes {
 			at := table{route.Table, family(route.Destination)}
 			tables[at] = append(tables[at], route)
-			if route.Unreachable != (route.Link == "") || !route.Unreachable && !links[route.Link][at.ipv6] {
+			probe := route.Table >= router.ProbeTableBase
+			if route.Unreachable != (route.Link == "") || !route.Unreachable && !probe && !links[route.Link][at.ipv6] {
 				t.Errorf("route %+v", route)
 			}
 			if route.Gateway.IsValid() && route.Gateway.Is6() != at.ipv6 {
@@ -107,6 +108,9 @@ func TestTablesAreConsistent(t *testing.T) {
 			}
 			for _, other := range segmentsOf(doc) {
 				prefix := other.prefix(at.ipv6)
+				if at.number >= router.ProbeTableBase {
+					continue
+				}
 				if prefix.IsValid() && !slices.ContainsFunc(routes, func(r router.Route) bool { return r.Destination == prefix && !r.Unreachable }) {
 					t.Errorf("table %+v does not reach %v", at, prefix)
 				}
@@ -123,11 +127,11 @@ func checkRules(t *testing.T, in router.Intent, links map[string]map[bool]bool, 
 		if i > 0 && rule.Preference < in.Rules[i-1].Preference || slices.Contains(in.Rules[:i], rule) {
 			t.Errorf("rule %d stands in the wrong place or twice: %+v", i, rule)
 		}
-		if rule.From.IsValid() && family(rule.From) != rule.IPv6 || !rule.From.IsValid() && !links[rule.Incoming][rule.IPv6] {
+		if rule.From.IsValid() && family(rule.From) != rule.IPv6 || !rule.From.IsValid() && rule.Mask == 0 && !links[rule.Incoming][rule.IPv6] {
 			t.Errorf("rule %+v matches nothing", rule)
 		}
 		at := table{rule.Table, rule.IPv6}
-		led[at] = led[at] || rule.Preference == router.PreferenceIncoming
+		led[at] = led[at] || rule.Preference == router.PreferenceIncoming || rule.Preference == router.PreferenceProbe
 		if _, ok := tables[at]; !ok && rule.Table != router.MainTable {
 			t.Errorf("rule %+v leads to an empty table", rule)
 		}
@@ -180,7 +184,7 @@ func TestOwnTrafficKeepsToTheMainTable(t *testing.T) {
 // for the main table.
 func firstRule(in router.Intent, from netip.Addr, incoming string) router.Rule {
 	for _, rule := range in.Rules {
-		if rule.IPv6 == from.Is6() && (!rule.From.IsValid() || rule.From.Contains(from)) && (rule.Incoming == "" || rule.Incoming == incoming) {
+		if rule.IPv6 == from.Is6() && rule.Mask == 0 && (!rule.From.IsValid() || rule.From.Contains(from)) && (rule.Incoming == "" || rule.Incoming == incoming) {
 			return rule
 		}
 	}

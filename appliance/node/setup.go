@@ -17,7 +17,7 @@ type setup struct {
 
 // newSetup derives what a node does by a document.
 func newSetup(doc *config.Document, name string) (*setup, error) {
-	intent, err := router.Derive(doc, name)
+	intent, err := router.Derive(doc, name, nil)
 	if err != nil {
 		return nil, fmt.Errorf("derive the kernel state of %s: %w", name, err)
 	}

@@ -162,6 +162,9 @@ func (r *Reconciler) observeRules(families []family) ([]router.Rule, error) {
 			if n.Src != nil {
 				seen.From = prefixOf(n.Src, f)
 			}
+			if n.Mask != nil {
+				seen.Mark, seen.Mask = n.Mark, *n.Mask
+			}
 			rules = append(rules, seen)
 		}
 	}
@@ -197,6 +200,9 @@ func requestRule(want router.Rule) *netlink.Rule {
 	n.Family, n.Priority, n.Table, n.IifName, n.Protocol = family(want.IPv6).number(), want.Preference, want.Table, want.Incoming, protocol
 	if want.From.IsValid() {
 		n.Src = ipNet(want.From)
+	}
+	if want.Mask != 0 {
+		n.Mark, n.Mask = want.Mark, &want.Mask
 	}
 	return n
 }

@@ -109,6 +109,9 @@ func formatRule(r router.Rule) string {
 	if r.Incoming != "" {
 		s += " iif " + r.Incoming
 	}
+	if r.Mask != 0 {
+		s += fmt.Sprintf(" fwmark %#x/%#x", r.Mark, r.Mask)
+	}
 	s = fmt.Sprintf("%s lookup %d", s, r.Table)
 	if r.IPv6 {
 		s = "ipv6 " + s

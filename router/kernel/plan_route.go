@@ -85,9 +85,11 @@ func (p *planner) normalRoute(r router.Route, usable map[string]bool) (_ router.
 	}
 	stands, virtual := usable[r.Link]
 	if !virtual {
-		if _, stands = p.links[r.Link]; !stands {
+		var l link
+		if l, stands = p.links[r.Link]; !stands {
 			p.missing(r.Link)
 		}
+		stands = stands && (l.up || !p.seen.raised[l.index])
 	}
 	if stands {
 		return r, true

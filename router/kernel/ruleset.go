@@ -16,8 +16,12 @@ import (
 	"tandem/router"
 )
 
-// register is the nftables register that all rules use.
-const register = 1
+// register is the nftables register that all rules use, secondRegister what a few need
+// beside it.
+const (
+	register       = 1
+	secondRegister = 2
+)
 
 func tableName(group string) string { return "tandem-" + group }
 
@@ -93,6 +97,16 @@ const (
 func desiredRules(intent router.Intent, f family) ruleset {
 	set := ruleset{family: f, helpers: helpersOf(intent, f), chains: []filterChain{
 		{
+			name: "recall", kind: nftables.ChainTypeFilter,
+			hook: nftables.ChainHookPrerouting, priority: nftables.ChainPriorityMangle,
+			rules: recall(intent, f),
+		},
+		{
+			name: "paths", kind: nftables.ChainTypeFilter,
+			hook: nftables.ChainHookForward, priority: nftables.ChainPriorityMangle,
+			rules: paths(intent, f),
+		},
+		{
 			name: "prerouting", kind: nftables.ChainTypeNAT,
 			hook: nftables.ChainHookPrerouting, priority: nftables.ChainPriorityNATDest,
 		},
@@ -127,19 +141,44 @@ func desiredRules(intent router.Intent, f family) ruleset {
 func translations(intent router.Intent, f family) []filterRule {
 	var rules []filterRule
 	for _, n := range intent.NAT {
-		if familyOf(n.From.Addr()) != f || familyOf(n.To) != f {
-			continue
+		if familyOf(n.From.Addr()) == f {
+			rules = append(rules, translation(n, f))
 		}
-		rules = append(rules, filterRule{
-			text:  fmt.Sprintf("saddr %s oifname %q snat to %s", n.From.Masked(), n.Link, n.To),
-			steps: []matchStep{source(n.From), named(expr.MetaKeyOIFNAME, n.Link)},
-			action: []expr.Any{
-				&expr.Immediate{Register: register, Data: n.To.AsSlice()},
-				&expr.NAT{Type: expr.NATTypeSourceNAT, Family: headerOf(f).natFamily, RegAddrMin: register},
-			},
-		})
 	}
 	return rules
+}
+
+func translation(n router.SourceNAT, f family) filterRule {
+	rule := filterRule{
+		text:  fmt.Sprintf("saddr %s oifname %q snat to %s", n.From.Masked(), n.Link, n.To),
+		steps: []matchStep{source(n.From), named(expr.MetaKeyOIFNAME, n.Link)},
+		action: []expr.Any{
+			&expr.Immediate{Register: register, Data: n.To.AsSlice()},
+			&expr.NAT{Type: expr.NATTypeSourceNAT, Family: headerOf(f).natFamily, RegAddrMin: register},
+		},
+	}
+	if n.Prefix.IsValid() {
+		first, last := bounds(n.Prefix)
+		rule.text = fmt.Sprintf("saddr %s oifname %q snat prefix to %s", n.From.Masked(), n.Link, n.Prefix)
+		rule.action = []expr.Any{
+			&expr.Immediate{Register: register, Data: first},
+			&expr.Immediate{Register: secondRegister, Data: last},
+			&expr.NAT{
+				Type: expr.NATTypeSourceNAT, Family: headerOf(f).natFamily, RegAddrMin: register, RegAddrMax: secondRegister, Prefix: true,
+			},
+		}
+	}
+	return rule
+}
+
+// bounds returns the first and the last address of a subnet.
+func bounds(p netip.Prefix) (first, last []byte) {
+	first = p.Masked().Addr().AsSlice()
+	last = slices.Clone(first)
+	for i := p.Bits(); i < len(last)*8; i++ {
+		last[i/8] |= 0x80 >> (i % 8)
+	}
+	return first, last
 }
 
 // of returns the addresses of a family and how they read in a rule.
@@ -219,13 +258,18 @@ func withoutRedirects(intent router.Intent) []filterRule {
 }
 
 func source(p netip.Prefix) matchStep {
+	return within(p, headerOf(familyOf(p.Addr())).source)
+}
+
+// within matches an address at an offset of the header by a subnet.
+func within(p netip.Prefix, offset uint32) matchStep {
 	h := headerOf(familyOf(p.Addr()))
 	mask := make([]byte, h.length)
 	for i := range p.Bits() {
 		mask[i/8] |= 0x80 >> (i % 8)
 	}
 	return matchStep{exprs: []expr.Any{
-		payload(expr.PayloadBaseNetworkHeader, h.source, h.length),
+		payload(expr.PayloadBaseNetworkHeader, offset, h.length),
 		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: h.length, Mask: mask, Xor: make([]byte, h.length)},
 		equals(p.Masked().Addr().AsSlice()...),
 	}}

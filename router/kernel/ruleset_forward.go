@@ -64,27 +64,38 @@ func outward(intent router.Intent, f family, s sides) []filterRule {
 			})
 		}
 	}
-	if f == ipv4 || len(s.uplinks) == 0 {
+	for _, d := range intent.Direct {
+		if familyOf(d.Destination.Addr()) == f {
+			rules = append(rules, filterRule{
+				text:   fmt.Sprintf("iifname %s saddr %s daddr %s oifname { %s } accept", names, d.Network.Masked(), d.Destination.Masked(), strings.Join(d.Links, ", ")),
+				steps:  []matchStep{oneOf(expr.MetaKeyIIFNAME, s.networks), source(d.Network), target(d.Destination), oneOf(expr.MetaKeyOIFNAME, d.Links)},
+				action: accept(),
+			})
+		}
+	}
+	if f == ipv4 {
 		return rules
 	}
 	for _, n := range subnets(intent, s.networks) {
+		links := without(s.uplinks, func(link string) bool {
+			return slices.ContainsFunc(intent.NAT, func(t router.SourceNAT) bool { return t.Link == link && t.From.Masked() == n.prefix })
+		})
+		if len(links) == 0 {
+			continue
+		}
 		rules = append(rules, filterRule{
-			text:   fmt.Sprintf("iifname %q saddr %s oifname { %s } accept", n.link, n.prefix, strings.Join(s.uplinks, ", ")),
-			steps:  []matchStep{named(expr.MetaKeyIIFNAME, n.link), source(n.prefix), oneOf(expr.MetaKeyOIFNAME, s.uplinks)},
+			text:   fmt.Sprintf("iifname %q saddr %s oifname { %s } accept", n.link, n.prefix, strings.Join(links, ", ")),
+			steps:  []matchStep{named(expr.MetaKeyIIFNAME, n.link), source(n.prefix), oneOf(expr.MetaKeyOIFNAME, links)},
 			action: accept(),
 		})
 	}
 	return rules
 }
 
-// subnets returns the prefixes of IPv6 that are directly on the named links and
-// are not translated, each once, by the routes of the intent.
+// subnets returns the prefixes of IPv6 that are directly on the named links, each once,
+// by the routes of the intent.
 func subnets(intent router.Intent, names []string) []spot {
 	done := make(map[spot]bool)
-	translated := make(map[netip.Prefix]bool)
-	for _, n := range intent.NAT {
-		translated[n.From.Masked()] = true
-	}
 	network := make(map[string]bool, len(names))
 	for _, name := range names {
 		network[name] = true
@@ -92,7 +103,7 @@ func subnets(intent router.Intent, names []string) []spot {
 	var list []spot
 	for _, r := range intent.Routes {
 		at := spot{r.Link, r.Destination.Masked()}
-		if !network[r.Link] || r.Gateway.IsValid() || familyOf(at.prefix.Addr()) == ipv4 || done[at] || translated[at.prefix] {
+		if !network[r.Link] || r.Gateway.IsValid() || familyOf(at.prefix.Addr()) == ipv4 || done[at] {
 			continue
 		}
 		done[at] = true
@@ -118,6 +129,11 @@ type sides struct{ all, networks, uplinks []string }
 // network opens the door.
 func sidesOf(intent router.Intent, f family) sides {
 	outside := make(map[string]bool)
+	for _, u := range intent.Uplinks {
+		for _, link := range u.Links {
+			outside[link] = true
+		}
+	}
 	for _, n := range intent.NAT {
 		outside[n.Link] = true
 	}

@@ -226,7 +226,7 @@ func tryProgramming(ctx context.Context, ipv6 bool) (failed error) {
 	if err != nil {
 		return err
 	}
-	intent, err := router.Derive(doc, "scratch")
+	intent, err := router.Derive(doc, "scratch", nil)
 	if err != nil {
 		return err
 	}
