@@ -259,6 +259,32 @@ func TestGreatestDocument(t *testing.T) {
 	mustParse(t, string(doc.JSON()))
 }
 
+// A document with as many networks and rules as a large site has is read, also in its canonical form.
+func TestManyRules(t *testing.T) {
+	var text strings.Builder
+	text.WriteString(twoWays)
+	for i := range 200 {
+		fmt.Fprintf(&text, `  - name: net%d
+    vrid: %d
+    prefix: 11.0.%d.0/24
+    gateway: 11.0.%d.1
+    uplinks: [all]
+    ports:
+      solo: {interface: eth9.%d, address: 11.0.%d.2}
+    access:
+      egress:
+        rules:
+`, i, i+5, i, i, i, i)
+		for j := range 10 {
+			fmt.Fprintf(&text, "          - {action: deny, protocol: tcp, ports: [%d], destination: [192.0.%d.0/24]}\n", 1000+j, j)
+		}
+	}
+	doc := mustParse(t, text.String())
+	if again := mustParse(t, string(doc.JSON())); again.Hash() != doc.Hash() || len(again.Networks) != 202 || len(again.Networks[201].Access.Egress.Rules) != 10 {
+		t.Errorf("read back as another document")
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	for _, text := range []string{
 		single, pair, pairJSON, dual, twoWays, singleReordered, string(reference(f)), string(randomDocument(rand.New(rand.NewPCG(1, 2))).JSON()), "", "{}", "a: &a [*a]", "[[[[", "? a", "- - a", "a: |\n b",

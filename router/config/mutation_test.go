@@ -18,11 +18,11 @@ import (
 	"tandem/router/config"
 )
 
-// tree is the reference as plain JSON values, to be mutated.
-func tree(t *testing.T) map[string]any {
+// treeOf is a document as plain JSON values, to be mutated.
+func treeOf(t *testing.T, text []byte) map[string]any {
 	t.Helper()
 	var root map[string]any
-	if err := json.Unmarshal(mustParse(t, string(reference(t))).JSON(), &root); err != nil {
+	if err := json.Unmarshal(text, &root); err != nil {
 		t.Fatal(err)
 	}
 	return root
@@ -105,11 +105,12 @@ func TestEveryKeyIsRequiredOrOptional(t *testing.T) {
 		"uplinks[0].ipv6":  "uplinks[0].virtual_routers[0].addresses[1]",
 		"networks[0].ipv6": "networks[0].ports.alpha.ipv6",
 	}
-	for i, s := range spots("", tree(t)) {
+	text := mustParse(t, string(reference(t))).JSON()
+	for i, s := range spots("", treeOf(t, text)) {
 		if strings.HasSuffix(s.path, "]") {
 			continue
 		}
-		root := tree(t)
+		root := treeOf(t, text)
 		spots("", root)[i].remove()
 		doc, faults := parseTree(t, root)
 		path := s.path
@@ -128,9 +129,10 @@ func TestEveryKeyIsRequiredOrOptional(t *testing.T) {
 // A value of the wrong kind is a fault at its own path, and the only one there.
 func TestEveryValueHasItsKind(t *testing.T) {
 	wrong := []any{nil, 1.5, "-", -1, []any{[]any{}}, map[string]any{"?": 0}}
-	for i, s := range spots("", tree(t)) {
+	text := mustParse(t, string(reference(t))).JSON()
+	for i, s := range spots("", treeOf(t, text)) {
 		for _, junk := range wrong {
-			root := tree(t)
+			root := treeOf(t, text)
 			spots("", root)[i].set(junk)
 			doc, faults := parseTree(t, root)
 			at := 0
@@ -173,9 +175,10 @@ func TestRandomMutations(t *testing.T) {
 		strings.Repeat("x", 5000),
 	}
 	accepted := 0
+	text := mustParse(t, string(reference(t))).JSON()
 	for seed := range uint64(1500) {
 		random := rand.New(rand.NewPCG(seed, 7))
-		root := tree(t)
+		root := treeOf(t, text)
 		for range 1 + random.IntN(3) {
 			all := spots("", root)
 			s := all[random.IntN(len(all))]
