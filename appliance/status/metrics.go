@@ -20,7 +20,7 @@ func conditions() []string {
 	return []string{
 		HALinkSilent, HALinkOneWay, CarrierSilent, Partitioned, PeerSilent, BothMaster, StrangerAbove, StrangerMaster,
 		OwnAddressHeard, DifferentDocument, ReplicationBroken, ReplicationIncomplete, SessionTableFull,
-		FirstPacketsNotHeld,
+		FirstPacketsNotHeld, NetworkWithoutUplink, UplinkDead, UplinkDegraded,
 	}
 }
 

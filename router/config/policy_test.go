@@ -88,6 +88,7 @@ func TestStaticNATIsRefused(t *testing.T) {
 		{"forward", "vrid: 1", "vrid: 1, forwards: [{protocol: tcp, port: 1, to: 10.0.0.9:1}]", []string{"5 networks[0].forwards[0]: needs an uplink, by which the outside comes"}},
 		{"static NAT", "vrid: 1", "vrid: 1, static_nat: [{address: 192.0.2.1, host: 10.0.0.9}]", []string{"5 networks[0].static_nat[0].address: needs an uplink, by which the outside comes"}},
 		{"routed", "vrid: 1", "vrid: 1, routed_nat_address: 192.0.2.1", []string{"5 networks[0].routed_nat_address: needs an uplink"}},
+		{"targets", "vrid: 1", "vrid: 1, probe: {targets: [{icmp: 192.0.2.1}]}", []string{"5 networks[0].probe.targets: are asked through the network's uplinks, but it has none"}},
 		{"operation", "group: g", "group: g\noperations: [{name: a}]", []string{"3 operations[0]: chooses between uplinks, but the document has none"}},
 	})
 }

@@ -137,7 +137,7 @@ func (c choices) natAddressesOf(path string, w *Network) {
 		c.add(at, "does not tell of which uplink it is; write nat_addresses: {"+w.Uplinks[0]+": "+single.String()+"}")
 	case len(w.Uplinks) == 1:
 		given, paths[w.Uplinks[0]] = map[string]netip.Addr{w.Uplinks[0]: single}, at
-	case !c.unread && !c.faulty(path, path+".uplink", path+".uplinks"):
+	case c.isolated(path):
 		c.add(at, "needs an uplink; name the network's uplink or remove this key")
 	}
 	if w.RoutedNATAddress.IsValid() && (single.IsValid() || len(given) > 0) {

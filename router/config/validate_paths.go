@@ -21,6 +21,9 @@ func validatePaths(doc *Document, all []segment, r *report) {
 		w := &doc.Networks[i]
 		path := fmt.Sprintf("networks[%d]", i)
 		p.probe(path+".probe", w.Probe, p.probed(w), p.families(w))
+		if len(w.Probe.Targets) > 0 && r.isolated(path) {
+			r.add(path+".probe.targets", "are asked through the network's uplinks, but it has none; name uplinks or remove this key")
+		}
 		destinations := map[netip.Prefix]string{}
 		for j, route := range w.Routes {
 			at := fmt.Sprintf("%s.routes[%d]", path, j)
