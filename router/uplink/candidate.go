@@ -113,7 +113,7 @@ func (c *candidate) judge(now time.Time) (state State, reason string, again time
 func (m *monitor) verdict() (State, string) {
 	what := "the gateway"
 	if m.kind == EndToEnd {
-		what = m.target.Kind + " " + m.target.Host
+		what = m.target.String()
 	}
 	switch {
 	case m.state == Dead:

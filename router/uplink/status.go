@@ -141,7 +141,7 @@ func (f *family) status(now time.Time) FamilyStatus {
 
 func (m *monitor) status() ProbeStatus {
 	status := ProbeStatus{
-		Kind: m.kind.String(), Target: m.target.Host, State: m.state, LastOK: m.lastOK, LastFailed: m.lastFailed,
+		Kind: m.kind.String(), Target: m.target.Asked(), State: m.state, LastOK: m.lastOK, LastFailed: m.lastFailed,
 		RTT: m.mean(), Jitter: m.jitter(), Loss: m.loss(), Window: m.size(), Unhealthy: m.unhealthy, Interval: m.pause(),
 		Sent: m.sent, Failed: m.failures,
 	}
