@@ -3,6 +3,7 @@ package status
 import (
 	"net/netip"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -288,5 +289,31 @@ func TestRenderOperation(t *testing.T) {
 	}
 	if o.Uplinks[0].Usable = false; o.Usable() {
 		t.Error("none is usable")
+	}
+}
+
+// The document names every key of the objects that it explains.
+func TestUplinksDocument(t *testing.T) {
+	text, err := os.ReadFile("../../docs/uplinks.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, typ := range []reflect.Type{
+		reflect.TypeFor[Network](), reflect.TypeFor[Switch](), reflect.TypeFor[PrivateGateway](), reflect.TypeFor[AccessList](),
+		reflect.TypeFor[uplink.PathStatus](), reflect.TypeFor[uplink.CandidateStatus](), reflect.TypeFor[uplink.DrainStatus](),
+		reflect.TypeFor[Uplink](), reflect.TypeFor[uplink.FamilyStatus](), reflect.TypeFor[uplink.ProbeStatus](),
+		reflect.TypeFor[OperationUplinks](), reflect.TypeFor[uplink.Use](),
+	} {
+		for i := range typ.NumField() {
+			key, _, _ := strings.Cut(typ.Field(i).Tag.Get("json"), ",")
+			if !strings.Contains(string(text), "`"+key+"`") {
+				t.Errorf("docs/uplinks.md does not name %s of %v", key, typ)
+			}
+		}
+	}
+	for _, state := range states() {
+		if !strings.Contains(string(text), "| `"+state.String()+"` |") {
+			t.Errorf("docs/uplinks.md does not explain %s", state)
+		}
 	}
 }
