@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -32,8 +33,9 @@ type socket struct {
 	port uint32
 
 	// mu keeps fd, negative once it is closed, from being closed while it is used.
-	mu sync.Mutex
-	fd int
+	mu     sync.Mutex
+	fd     int
+	closed atomic.Bool
 
 	// batch is set for a socket that receives many datagrams at a time, in for the
 	// others.
@@ -144,10 +146,10 @@ func rawCall(call uintptr, fd int, b []byte) (int, error) {
 
 // close first ends the waiting, which uses the socket.
 func (s *socket) close() error {
-	err := s.ready.close()
-	if errors.Is(err, os.ErrClosed) {
+	if s.closed.Swap(true) {
 		return nil
 	}
+	err := s.ready.close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err = errors.Join(err, unix.Close(s.fd))
@@ -226,7 +228,7 @@ func (s *socket) waitRead(ctx context.Context) (int, error) {
 }
 
 func (s *socket) translate(err error) error {
-	if errors.Is(err, os.ErrClosed) {
+	if err != nil && s.closed.Load() {
 		return ErrClosed
 	}
 	return err
