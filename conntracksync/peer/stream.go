@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -52,7 +53,7 @@ func (s *stream) Read(b []byte) (int, error) {
 	}
 	s.in = transfer{rest: b}
 	if err := s.raw.Read(s.onRead); err != nil {
-		return 0, err
+		return 0, named(err, "read")
 	}
 	switch {
 	case s.in.err != nil:
@@ -78,11 +79,21 @@ func (s *stream) readSome(fd uintptr) (done bool) {
 // Write implements net.Conn.
 func (s *stream) Write(b []byte) (int, error) {
 	s.out = transfer{rest: b}
-	err := s.raw.Write(s.onWrite)
-	if err == nil {
-		err = os.NewSyscallError("write", s.out.err)
+	if err := s.raw.Write(s.onWrite); err != nil {
+		return s.out.n, named(err, "write")
 	}
-	return s.out.n, err
+	return s.out.n, os.NewSyscallError("write", s.out.err)
+}
+
+// named calls the operation what its user calls it, not "raw-read".
+func named(err error, operation string) error {
+	var failed *net.OpError
+	if !errors.As(err, &failed) {
+		return err
+	}
+	renamed := *failed
+	renamed.Op = operation
+	return &renamed
 }
 
 func (s *stream) writeAll(fd uintptr) (done bool) {
