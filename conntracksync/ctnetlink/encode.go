@@ -263,7 +263,9 @@ func (e *encoder) translation(f *conntracksync.Flow) {
 		return
 	}
 	r := f.Reply
-	if dest {
+	// An untranslated destination is said as well where it can be said exactly: the kernel
+	// then need not look whether anybody has it.
+	if dest || f.Protocol == unix.IPPROTO_TCP || f.Protocol == unix.IPPROTO_UDP {
 		e.nat(attrNATDest, r.Source, r.SourcePort, f.Protocol)
 	}
 	e.nat(attrNATSource, r.Destination, sourceNATPort(f), f.Protocol)

@@ -11,12 +11,14 @@ import (
 	"tandem/conntracksync"
 )
 
-// An operation takes at most three messages, those for expectations do, so 32
-// operations fill a batch. Larger batches are not faster: the kernel works them off
-// one by one under a mutex.
+// An operation takes at most three messages, those for expectations do. With 128
+// operations to a batch the calls themselves cost next to nothing; larger ones are not
+// faster, for the kernel works them off one by one under a mutex.
 const (
-	batchOps      = 32
+	batchOps      = 128
 	batchMessages = 3 * batchOps
+	// answersBuffer holds an error for each message; the kernel charges 768 bytes for one.
+	answersBuffer = 1 << 20
 	// maxSteps bounds what is tried for one operation while others change the table.
 	maxSteps = 8
 )
@@ -48,6 +50,9 @@ func NewWriter() (*Writer, error) {
 	// Errors then carry the header of the message that failed, not all of it.
 	if err := s.setOption(unix.NETLINK_CAP_ACK, 1); err != nil {
 		return nil, errors.Join(fmt.Errorf("set NETLINK_CAP_ACK for conntrack: %w", err), s.close())
+	}
+	if err := s.setReceiveBuffer(answersBuffer); err != nil {
+		return nil, errors.Join(fmt.Errorf("set receive buffer for conntrack: %w", err), s.close())
 	}
 	return &Writer{s: s, pending: make([]attempt, 0, batchOps)}, nil
 }
@@ -83,19 +88,34 @@ func (w *Writer) Apply(ops []conntracksync.Op) (Result, error) {
 // operation that needs another flow's, its master's, begins a batch of its own.
 func independent(ops []conntracksync.Op) int {
 	limit := min(len(ops), batchOps)
-	for i := 1; i < limit; i++ {
-		if needsMaster(&ops[i]) && !needsMaster(&ops[i-1]) {
+	var met [portSlots / 64]uint64 // a set of the ports so far, which may err on the side of too many
+	for i := range limit {
+		if i > 0 && needsMaster(&ops[i]) && !needsMaster(&ops[i-1]) {
 			return i
 		}
-		k := &ops[i].Flow.Key
-		for j := range i {
-			o := &ops[j].Flow.Key
-			if o.Original.SourcePort == k.Original.SourcePort && *o == *k {
-				return i
-			}
+		t := &ops[i].Flow.Original
+		slot := (t.SourcePort ^ t.DestinationPort<<5) % portSlots
+		bit := uint64(1) << (slot % 64)
+		if met[slot/64]&bit != 0 && contains(ops[:i], &ops[i].Flow.Key) {
+			return i
 		}
+		met[slot/64] |= bit
 	}
 	return limit
+}
+
+// portSlots is the size of the set of ports in [independent].
+const portSlots = 1024
+
+// contains tells whether one of ops is about the flow with the key k.
+func contains(ops []conntracksync.Op, k *conntracksync.Key) bool {
+	for i := range ops {
+		o := &ops[i].Flow.Key
+		if o.Original.SourcePort == k.Original.SourcePort && *o == *k {
+			return true
+		}
+	}
+	return false
 }
 
 // needsMaster tells whether op is about something that belongs to another flow.
