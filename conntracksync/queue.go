@@ -159,6 +159,16 @@ func (h *hold) oldest() *held {
 	return &h.flows[h.head]
 }
 
+// next appends the hashes of the oldest flows, as many as there is room for.
+func (h *hold) next(hashes []uint64) []uint64 {
+	for i := h.head; i < len(h.flows) && len(hashes) < cap(hashes); i++ {
+		if !h.flows[i].gone {
+			hashes = append(hashes, h.flows[i].hash)
+		}
+	}
+	return hashes
+}
+
 // trim keeps the invariant that the flow at head is not gone.
 func (h *hold) trim() {
 	for h.head < len(h.flows) && h.flows[h.head].gone {

@@ -34,6 +34,7 @@ type Receiver struct {
 	pass                       receiverPass
 	ops                        []Op
 	replies                    []Frame
+	hashes                     [warmFlows]uint64
 	stats                      ReceiverStats
 }
 
@@ -215,9 +216,7 @@ func (r *Receiver) sequenced(now time.Time, f *Frame) {
 	}
 	switch f.Type {
 	case FrameFlows:
-		for i := range f.Records {
-			r.record(now, &f.Records[i])
-		}
+		r.records(now, f.Records)
 	case FrameDigest:
 		r.digest(now, f.Digest)
 	case FrameDigests:
@@ -230,15 +229,41 @@ func (r *Receiver) sequenced(now time.Time, f *Frame) {
 	}
 }
 
-func (r *Receiver) record(now time.Time, record *Record) {
+// records takes in records in order.
+func (r *Receiver) records(now time.Time, records []Record) {
+	for len(records) > 0 {
+		some := records[:min(len(records), warmFlows)]
+		records = records[len(some):]
+		hashes := r.hashes[:len(some)]
+		for i := range some {
+			hashes[i] = r.hashOf(&some[i])
+		}
+		r.ix.warm(hashes)
+		for i := range some {
+			r.record(now, hashes[i], &some[i])
+		}
+	}
+}
+
+// hashOf is that of the flow which the record is about.
+func (r *Receiver) hashOf(record *Record) uint64 {
+	switch record.Kind {
+	case RecordNew, RecordUpdate, RecordDestroy, RecordRefresh:
+		return r.ix.hash(&record.Flow)
+	case RecordGone, RecordKeep, RecordExpect, RecordExpectGone:
+	}
+	return record.Hash
+}
+
+func (r *Receiver) record(now time.Time, hash uint64, record *Record) {
 	switch record.Kind {
 	case RecordGone:
-		if r.ix.remove(record.Hash, false) {
+		if r.ix.remove(hash, false) {
 			r.stats.Dropped++
 			r.leftover(now)
 		}
 	case RecordKeep:
-		if meta := r.ix.find(record.Hash); live(meta) {
+		if meta := r.ix.find(hash); live(meta) {
 			*meta |= metaConfirmed
 		}
 	case RecordExpect, RecordExpectGone:
@@ -252,7 +277,7 @@ func (r *Receiver) record(now time.Time, record *Record) {
 		}
 		r.ops = append(r.ops, Op{Kind: kind, Expect: record.Expect})
 	case RecordDestroy:
-		r.destroy(record)
+		r.destroy(hash, record)
 	case RecordNew, RecordUpdate, RecordRefresh:
 		if record.Kind == RecordRefresh {
 			r.repair.received++
@@ -262,13 +287,12 @@ func (r *Receiver) record(now time.Time, record *Record) {
 			r.stats.IgnoredAddress++
 			return
 		}
-		r.flow(record)
+		r.flow(hash, record)
 	}
 }
 
 // destroy ends the flow that is meant, not another one that has its key by now.
-func (r *Receiver) destroy(record *Record) {
-	hash := r.ix.hash(&record.Flow)
+func (r *Receiver) destroy(hash uint64, record *Record) {
 	known := r.ix.remove(hash, true)
 	switch {
 	case r.exclude.flow(&record.Flow) != SkipNone:
@@ -283,9 +307,8 @@ func (r *Receiver) destroy(record *Record) {
 }
 
 // flow takes in what the MASTER tells of a living flow.
-func (r *Receiver) flow(record *Record) {
+func (r *Receiver) flow(hash uint64, record *Record) {
 	f := &record.Flow
-	hash := r.ix.hash(f)
 	var old uint16
 	meta := r.ix.find(hash)
 	known := live(meta)

@@ -18,6 +18,9 @@ const (
 // ends of flows whose tuples are in use again.
 const unsureTime = 10 * time.Second
 
+// warmFlows is how many flows are looked for in the index at once.
+const warmFlows = 64
+
 // Sender turns the MASTER's events and passes over its kernel's table into frames.
 // It is used by both nodes and silent on the BACKUP.
 //
@@ -55,6 +58,7 @@ type Sender struct {
 	out    Frame
 	sent   *chunk
 	record Record
+	hashes [warmFlows]uint64
 	stats  SenderStats
 }
 
@@ -200,12 +204,42 @@ func (s *Sender) start(now time.Time) {
 	}
 }
 
-// Event takes in one report of the kernel. Nothing of e is kept but Extra and
-// Expect.
-func (s *Sender) Event(now time.Time, e *Event) {
+// Events takes in reports of the kernel, in order. Nothing of them is kept but Extra
+// and Expect.
+func (s *Sender) Events(now time.Time, events []Event) {
 	if !s.master {
 		return
 	}
+	for len(events) > 0 {
+		some := events[:min(len(events), warmFlows)]
+		events = events[len(some):]
+		hashes := s.hashes[:len(some)]
+		for i := range some {
+			hashes[i] = s.hashOf(&some[i])
+		}
+		s.ix.warm(hashes)
+		for i := range some {
+			s.event(now, hashes[i], &some[i])
+		}
+	}
+}
+
+// Event is Events of one.
+func (s *Sender) Event(now time.Time, e *Event) {
+	if s.master {
+		s.event(now, s.hashOf(e), e)
+	}
+}
+
+// hashOf is zero, which no flow has, for events about no flow that can be told of.
+func (s *Sender) hashOf(e *Event) uint64 {
+	if e.Kind == EventExpect || e.Kind == EventExpectGone || !e.Flow.encodable() {
+		return 0
+	}
+	return s.ix.hash(&e.Flow)
+}
+
+func (s *Sender) event(now time.Time, hash uint64, e *Event) {
 	s.stats.Events++
 	f := &e.Flow
 	switch {
@@ -213,11 +247,10 @@ func (s *Sender) Event(now time.Time, e *Event) {
 		s.releaseAll(now) // its master may be held
 		s.expectation(e.Kind, e.Expect)
 		return
-	case !f.encodable():
+	case hash == 0:
 		s.stats.Skipped[SkipInvalid]++
 		return
 	}
-	hash := s.ix.hash(f)
 	if e.Kind == EventDestroy {
 		s.destroy(now, hash, f)
 		return
@@ -370,7 +403,16 @@ func (s *Sender) releaseAll(now time.Time) {
 }
 
 func (s *Sender) releaseDue(now time.Time) {
-	for h := s.held.oldest(); h != nil && !now.Before(h.at.Add(s.cfg.Hold)); h = s.held.oldest() {
+	for warm := 0; ; warm-- {
+		h := s.held.oldest()
+		if h == nil || now.Before(h.at.Add(s.cfg.Hold)) {
+			return
+		}
+		if warm == 0 {
+			hashes := s.held.next(s.hashes[:0])
+			s.ix.warm(hashes)
+			warm = len(hashes)
+		}
 		s.release(now, h)
 	}
 }

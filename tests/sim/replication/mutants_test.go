@@ -19,7 +19,7 @@ func mutants() []mutant.Mutant {
 		one("applied as MASTER", "sequenced", "case r.role != RoleBackup:", "case !MUTANT && r.role != RoleBackup:"),
 		one("queue without a bound", "full", "if s.queue.records <", "if MUTANT || s.queue.records <"),
 		one("overrun ignored", "Overrun", "if !s.master {", "if MUTANT || !s.master {"),
-		one("digest of what is held", "Event", "record := s.held.add(hash, now)", "if MUTANT { s.note(hash, f, 0) }\nrecord := s.held.add(hash, now)"),
+		one("digest of what is held", "event", "record := s.held.add(hash, now)", "if MUTANT { s.note(hash, f, 0) }\nrecord := s.held.add(hash, now)"),
 		one("complete though something was lost", "lose", "s.provenSeq, s.peerComplete = 0, false", "if !MUTANT { s.provenSeq, s.peerComplete = 0, false }"),
 		one("gone at the first miss", "sweep", "gone := times > 1", "gone := MUTANT || times > 1"),
 		one("gone never told", "sweep", "if s.connected && (gone ||", "if s.connected && (gone && !MUTANT ||"),
