@@ -19,12 +19,11 @@ import (
 )
 
 const (
-	// eventBatch is how many events are taken in at once.
-	eventBatch = 1024
-	// pace is how long events, and what is to be sent, may gather when the last ones
-	// came less than that ago: a wake-up costs more than many events. What comes alone
-	// never waits.
-	pace = 2 * time.Millisecond
+	// eventBatch is how many events are taken in at once: not so many that the last ones
+	// push the first ones out of the processor's cache.
+	eventBatch = 128
+	// eventSignal is after how many events that come without a pause the pump is told.
+	eventSignal = 8 * eventBatch
 	// settleTime is how long no event has come before the kernel's queue counts as
 	// empty.
 	settleTime = 50 * time.Millisecond
@@ -52,8 +51,10 @@ type replication struct {
 	wake, rows chan struct{}
 	// hurryRead and hurrySend end the pauses that let events and frames gather.
 	hurryRead, hurrySend chan struct{}
-	ready                atomic.Bool
-	traffic              traffic
+	// pace is a time.Duration: how long events gather at present.
+	pace    atomic.Int64
+	ready   atomic.Bool
+	traffic traffic
 
 	mu    sync.Mutex
 	index *conntracksync.Index
@@ -208,8 +209,13 @@ func signal(c chan<- struct{}) {
 func (r *replication) readEvents(ctx context.Context) error {
 	events := make([]conntracksync.Event, eventBatch)
 	pause := newPacer(r.hurryRead)
-	for {
+	ended, cancel := context.WithCancel(ctx)
+	cancel()
+	for count := 0; ; {
 		reading, done, mark := r.beginRead(ctx)
+		if count > 0 {
+			reading = ended // no more than what is there
+		}
 		n, overrun, err := r.table.Receive(reading, events)
 		done()
 		if ctx.Err() != nil {
@@ -219,40 +225,17 @@ func (r *replication) readEvents(ctx context.Context) error {
 			return err
 		}
 		r.takeEvents(events[:n], overrun, mark)
-		signal(r.wake)
-		if n < eventBatch {
-			pause.keep(ctx)
+		count += n
+		if n < eventBatch || count%eventSignal == 0 {
+			signal(r.wake)
 		}
-	}
-}
-
-// pacer lets what comes in quick succession gather.
-type pacer struct {
-	last  time.Time
-	timer *time.Timer
-	// hurry ends a pause early.
-	hurry <-chan struct{}
-}
-
-func newPacer(hurry <-chan struct{}) *pacer {
-	p := &pacer{timer: time.NewTimer(time.Hour), hurry: hurry}
-	p.timer.Stop()
-	return p
-}
-
-// keep waits a moment if it was called a moment ago.
-func (p *pacer) keep(ctx context.Context) {
-	now := time.Now()
-	if now.Sub(p.last) < pace {
-		p.timer.Reset(pace)
-		select {
-		case <-ctx.Done():
-		case <-p.hurry:
-		case <-p.timer.C:
+		if n == eventBatch {
+			continue
 		}
-		now = time.Now()
+		r.pace.Store(int64(pause.pace(count)))
+		pause.keep(ctx, time.Duration(r.pace.Load()))
+		count = 0
 	}
-	p.last = now
 }
 
 // takeEvents takes in what was reported. If that is all there was, the first packets
@@ -262,11 +245,11 @@ func (r *replication) takeEvents(events []conntracksync.Event, overrun bool, mar
 	defer r.mu.Unlock()
 	now := time.Now()
 	r.eventsAt = now
-	for i := range events {
-		if r.role.master {
-			r.sender.Event(now, &events[i])
-			r.masters.note(now, &events[i])
-		} else {
+	if r.role.master {
+		r.sender.Events(now, events)
+		r.masters.note(now, events)
+	} else {
+		for i := range events {
 			r.receiver.Event(now, &events[i])
 		}
 	}

@@ -20,8 +20,16 @@ type masters struct {
 	at   time.Time
 }
 
-// note remembers whom an event is about.
-func (m *masters) note(now time.Time, e *conntracksync.Event) {
+// note remembers whom events are about.
+func (m *masters) note(now time.Time, events []conntracksync.Event) {
+	for i := range events {
+		if events[i].Expect != nil || events[i].Flow.Extra != nil {
+			m.noteOne(now, &events[i])
+		}
+	}
+}
+
+func (m *masters) noteOne(now time.Time, e *conntracksync.Event) {
 	var key conntracksync.Key
 	switch {
 	case e.Kind == conntracksync.EventExpect && e.Expect != nil:

@@ -32,7 +32,8 @@ func (r *replication) pump(ctx context.Context) error {
 			out.send(&r.traffic)
 			signal(r.rows)
 			if len(out.buf) < gatherSize && !out.urgent {
-				pause.keep(ctx)
+				// Half, lest it misses what the reader brings at its own pace.
+				pause.keep(ctx, time.Duration(r.pace.Load())/2)
 			}
 			continue
 		}
@@ -82,17 +83,26 @@ func (r *replication) gather(ctx context.Context, out *outgoing) time.Duration {
 	if r.conn != nil {
 		r.gatherFrames(now, out)
 	}
-	wait := idleInterval
-	for _, at := range []time.Time{r.sender.Deadline(), r.receiver.Deadline(), r.masters.deadline()} {
-		if !at.IsZero() {
-			wait = min(wait, max(at.Sub(now), 0))
-		}
+	wait := r.untilDue(now)
+	if !out.urgent {
+		wait = max(wait, r.sentAt.Add(time.Duration(r.pace.Load())).Sub(now))
 	}
 	if r.dumping {
 		wait = max(wait, time.Millisecond) // a dump that is due waits for the one under way
 	}
 	if r.conn != nil {
 		wait = min(wait, max(r.sentAt.Add(pingInterval).Sub(now), 0))
+	}
+	return wait
+}
+
+// untilDue is how long nothing is due by time.
+func (r *replication) untilDue(now time.Time) time.Duration {
+	wait := idleInterval
+	for _, at := range [...]time.Time{r.sender.Deadline(), r.receiver.Deadline(), r.masters.deadline()} {
+		if !at.IsZero() {
+			wait = min(wait, max(at.Sub(now), 0))
+		}
 	}
 	return wait
 }
