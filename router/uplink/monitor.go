@@ -206,7 +206,7 @@ func (m *monitor) due(doubt bool) time.Time {
 		return time.Time{}
 	}
 	attempts, first, failed := m.run()
-	if m.state == Dead || attempts >= m.needed() || attempts == 0 && !doubt {
+	if m.state == Dead || attempts == 0 && !doubt || attempts >= m.fall && attempts >= m.needed() {
 		return m.next
 	}
 	at := m.started.Add(m.pace)

@@ -24,9 +24,9 @@ type path struct {
 	candidates []*candidate
 	chosen     *candidate
 	// intended is an uplink to which the path will move when that has proved that it works.
-	intended *candidate
-	since      time.Time
-	why, note  string
+	intended  *candidate
+	since     time.Time
+	why, note string
 	// confirmed tells that the chosen uplink has worked since it was chosen: until then
 	// there is nothing to drain and nothing to wait for.
 	confirmed bool

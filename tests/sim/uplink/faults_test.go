@@ -3,6 +3,7 @@ package uplink
 import (
 	"time"
 
+	"tandem/router/config"
 	"tandem/router/uplink"
 )
 
@@ -18,7 +19,7 @@ func (w *world) scheduleFaults(until time.Duration) {
 
 func (w *world) fault() {
 	faults := []func(string, []*node){w.cut, w.cut, w.unaddressed, w.gatewayDies, w.beyondDies, w.beyondDies, w.everythingDies, w.flap, w.lossy, w.blip}
-	others := []func(){w.targetDies, w.cost, w.reconfigure}
+	others := []func(){w.targetDies, w.cost, w.reconfigure, w.tempt}
 	if !w.common {
 		others = append(others, w.role, w.stall, w.stuckProber)
 	}
@@ -105,8 +106,8 @@ func (w *world) blip(name string, nodes []*node) {
 }
 
 func (w *world) lossy(name string, nodes []*node) {
-	share := 0.15 + 0.2*w.random.Float64()
-	w.change("loss", name, nodes, w.span(10*time.Second, 60*time.Second), func(p *port) { p.loss = share }, func(p *port) { p.loss = 0 })
+	share := 0.15 + 0.35*w.random.Float64()
+	w.change("loss", name, nodes, w.span(20*time.Second, 60*time.Second), func(p *port) { p.loss = share }, func(p *port) { p.loss = 0 })
 }
 
 // flap pulls and plugs a cable again and again.
@@ -147,9 +148,23 @@ func (w *world) targetDies() {
 }
 
 func (w *world) cost() {
-	u := &w.doc.Uplinks[w.random.IntN(len(w.doc.Uplinks))]
+	w.setCost(&w.doc.Uplinks[w.random.IntN(len(w.doc.Uplinks))], uint8(w.between(0, 3)*10))
+}
+
+// tempt makes a metered uplink free soon after it has died.
+func (w *world) tempt() {
+	for i := range w.doc.Uplinks {
+		if u := &w.doc.Uplinks[i]; u.Metered {
+			w.beyondDies(u.Name, w.nodes)
+			w.after(w.span(time.Second, 5*time.Second), func() { w.setCost(u, 0) })
+			return
+		}
+	}
+}
+
+func (w *world) setCost(u *config.Uplink, cost uint8) {
 	w.totals.faults["cost"]++
-	w.forbid(func() { u.Cost = uint8(w.between(0, 3) * 10) })
+	w.forbid(func() { u.Cost = cost })
 	w.note("%s costs %d", u.Name, u.Cost)
 	for _, n := range w.nodes {
 		n.s.SetCost(n.time(), u.Name, u.Cost)

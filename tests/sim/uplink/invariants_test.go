@@ -69,7 +69,14 @@ func (n *node) checkChoice(network *config.Network) {
 	}
 	t := n.truths[way{network.Name, chosen}]
 	better := n.refuge(network, chosen)
-	if t.quality != bad || better == "" {
+	if better == "" {
+		return
+	}
+	// With 30 % of loss, 120 probes tell for sure that it is too much.
+	if p := n.ports[chosen]; p.loss >= 0.3 && !p.local && len(network.Probe.Targets) == 0 && t.steadily(n.now, vague, 120*250*ms) && n.now > n.settledAt+30*time.Second {
+		n.fail("lossy and in use", "%s takes %s for %s, which loses %.0f %%, though %s works:\n%s", n.name, chosen, network.Name, 100*p.loss, better, n.explain(network.Name))
+	}
+	if t.quality != bad {
 		return
 	}
 	n.totals.judged++
@@ -105,6 +112,8 @@ func (n *node) switched(s uplink.Switch) {
 	from := n.truths[v]
 	if s.Planned || !n.allowed(network.Name, s.From) {
 		n.left[binding{v, false}] = leaving{s.At.Sub(at(0)), network.DrainTime}
+	} else {
+		delete(n.left, binding{v, false})
 	}
 	if !n.allowed(network.Name, s.From) || s.To == "" {
 		return
@@ -137,6 +146,14 @@ func (n *node) checkPlanned(network *config.Network, s uplink.Switch, from, to *
 	case from.lately(n.now, vague, n.memory(network)), from.lately(n.now, bad, n.memory(network)):
 	default:
 		n.fail("without a reason", "%s leaves %s for %s by plan: %s:\n%s", n.name, s.From, network.Name, s.Reason, n.explain(network.Name))
+	}
+	// What is asked seldom must prove that it works.
+	proof := 500*ms + 200*ms
+	if p := network.Probe; len(p.Targets) > 0 {
+		proof = 2*p.Interval + p.Timeout
+	}
+	if n.now >= n.settledAt && to.steadily(n.now, bad, proof+100*ms) {
+		n.fail("to a dead one", "%s moves %s by plan to %s, which is dead:\n%s", n.name, network.Name, s.To, n.explain(network.Name))
 	}
 	if to.flap >= 0 && n.now-to.flap < 9*time.Second && n.now > 20*time.Second {
 		n.fail("too eager", "%s returns to %s for %s %v after its link came back", n.name, s.To, network.Name, n.now-to.flap)
@@ -172,6 +189,9 @@ func (n *node) checkDuty(v way, d uplink.Duty) {
 	known := knowsLife(network) + knowsDeath(network)
 	if t.steadily(n.now, good, known) && !d.Outbound {
 		n.fail("duty", "%s ends all flows of %s on %s, which works", n.name, v.network, v.uplink)
+	}
+	if was && !over && n.masterSince < l.at && t.steadily(n.now, good, n.now-l.at+known) {
+		n.fail("duty", "%s ends flows of %s on %s %v after it was left by plan, and they have %v", n.name, v.network, v.uplink, n.now-l.at, l.drain)
 	}
 	// After a failure what is left is looked for, for a minute.
 	if t.steadily(n.now, good, known+time.Minute) && !over && !t.lately(n.now, vague, known+time.Minute) {

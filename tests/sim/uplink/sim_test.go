@@ -17,7 +17,7 @@ import (
 
 //nolint:gochecknoglobals // flags of the test binary
 var (
-	seedsFlag = flag.Uint64("seeds", 200, "how many seeds TestSeeds runs, from -from on")
+	seedsFlag = flag.Uint64("seeds", 120, "how many seeds TestSeeds runs, from -from on")
 	fromFlag  = flag.Uint64("from", 1, "the first seed that TestSeeds runs")
 	firstFlag = flag.Bool("first", false, "end TestSeeds with the first seed that fails")
 	seedFlag  = flag.Uint64("seed", 0, "the one seed that TestSeeds runs, with its trace")
@@ -194,7 +194,7 @@ func (s totals) String() string {
 
 func (s totals) check(t *testing.T) {
 	t.Helper()
-	if *seedsFlag < 200 {
+	if *seedsFlag < 120 {
 		return
 	}
 	for _, what := range []string{"carrier", "address", "gateway", "beyond", "gateway and beyond", "flap", "loss", "blip", "target", "cost", "document", "role", "stall", "prober"} {
