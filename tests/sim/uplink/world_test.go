@@ -90,7 +90,6 @@ type port struct {
 	loss            float64
 	local           bool
 	rtt             time.Duration
-	costly          bool
 }
 
 func at(d time.Duration) time.Time { return time.Unix(1_000_000, 0).Add(d) }
@@ -198,7 +197,7 @@ func (w *world) run(until time.Duration) {
 func (w *world) note(format string, args ...any) {
 	text := fmt.Sprintf("%10.3f %s", w.now.Seconds(), fmt.Sprintf(format, args...))
 	h := fnv.New64a()
-	fmt.Fprint(h, w.hash, text)
+	_, _ = fmt.Fprint(h, w.hash, text) // never fails
 	w.hash = h.Sum64()
 	if w.verbose {
 		w.trace = append(w.trace, text)
