@@ -126,6 +126,19 @@ func (f Fitness) priority(base, rank uint8) uint8 {
 	return uint8(HealthyPriority-lost*bandWidth) + min(rank, bandWidth-1)
 }
 
+// FailuresOf returns the number of failures that an advertised priority tells of. One that
+// recovers counts as failed.
+func FailuresOf(priority uint8) int {
+	switch lost := HealthyPriority/bandWidth - band(priority); lost {
+	case 0:
+		return 0
+	case 1:
+		return 1
+	default:
+		return lost - 1
+	}
+}
+
 // band returns the class of fitness that a priority stands for.
 func band(priority uint8) int {
 	return min(int(priority), HealthyPriority) / bandWidth

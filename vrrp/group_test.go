@@ -306,6 +306,9 @@ func TestFitnessPriority(t *testing.T) {
 		if got != tt.want {
 			t.Errorf("%d failures, base %d, rank %d: priority %d, want %d", tt.failed, tt.base, tt.rank, got, tt.want)
 		}
+		if told := FailuresOf(got); tt.base != PriorityOwner && told != min(max(tt.failed, 0), HealthyPriority/bandWidth-2) {
+			t.Errorf("priority %d tells of %d failures, there are %d", got, told, tt.failed)
+		}
 	}
 }
 
@@ -315,6 +318,8 @@ func TestFitnessRecovering(t *testing.T) {
 	recovering := Fitness{Recovering: true}
 	if got := recovering.priority(200, 1); got != 91 {
 		t.Errorf("a recovering node has priority %d, want 91", got)
+	} else if told := FailuresOf(got); told != 1 {
+		t.Errorf("priority %d tells of %d failures, want 1", got, told)
 	}
 	if got := recovering.priority(PriorityOwner, 1); got != PriorityOwner {
 		t.Errorf("a recovering owner has priority %d, want 255", got)

@@ -189,7 +189,11 @@ func (l *Lab) buildSegment(s segment) error {
 		}
 	}
 	mac := net.HardwareAddr{0x02, 0x54, 0, s.octet, 0, 0x65}
-	return l.addCable(cable{port: s.host, bridge: CoreName(s.name), namespace: s.host, link: s.link, mac: mac})
+	port := s.host
+	if s.link != "eth0" {
+		port += "-" + s.name
+	}
+	return l.addCable(cable{port: port, bridge: CoreName(s.name), namespace: s.host, link: s.link, mac: mac})
 }
 
 // plugNode connects a node's ports to the fabric.

@@ -53,6 +53,14 @@ func (n *node) routes() http.Handler {
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
 		n.answer(w, http.StatusOK, n.status(time.Now()))
 	})
+	mux.HandleFunc("GET /v1/operations/{name}/uplinks", func(w http.ResponseWriter, r *http.Request) {
+		uses, err := n.uplinks.usable(r.PathValue("name"))
+		if err != nil {
+			n.answer(w, http.StatusNotFound, status.Failure{Error: err.Error()})
+			return
+		}
+		n.answer(w, http.StatusOK, status.OperationUplinks{Operation: r.PathValue("name"), Uplinks: uses})
+	})
 	mux.HandleFunc("GET /v1/events", n.serveEvents)
 	mux.HandleFunc("GET /metrics", n.serveMetrics)
 	mux.HandleFunc("POST /v1/failover", func(w http.ResponseWriter, r *http.Request) {

@@ -238,6 +238,7 @@ func (l *electorLink) listen(ctx context.Context) error {
 		if before.State != r.State || before.Term != r.Term {
 			l.node.log.Info("role", "role", r.State, "reason", r.Reason, "term", r.Term)
 			l.node.events.add(roleEvent(before, r))
+			signal(l.node.uplinks.kick)
 			l.node.rejudge() // a MASTER and a BACKUP are judged differently
 		}
 		if before.State != r.State && r.State == vrrp.Master {
@@ -337,6 +338,15 @@ func (l *electorLink) setFitness(f elector.Fitness) {
 	}
 	l.fitness = f
 	l.sendLocked(elector.Command{Fitness: &f})
+}
+
+// outranked tells that a peer with this priority has fewer failures than this node knows
+// of itself, or that neither has any.
+func (l *electorLink) outranked(priority uint8) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	theirs := vrrp.FailuresOf(priority)
+	return theirs < l.fitness.Failed || theirs == 0 && l.fitness.Failed == 0
 }
 
 // alive tells the elector that the node is.

@@ -57,6 +57,7 @@ type node struct {
 	fence   *fence.Fence
 	guard   *fence.Guard
 	elector *electorLink
+	uplinks *uplinks
 	sync    *replication
 	// table reads numbers about the kernel's sessions; nil if it has none.
 	table    *ctnetlink.Reader
@@ -117,6 +118,7 @@ func Run(ctx context.Context, opts Options) error {
 	g.Go(func() error { return n.linkLoop(loops) })
 	g.Go(func() error { return n.fenceLoop(loops) })
 	g.Go(func() error { return n.elector.run(loops) })
+	g.Go(func() error { return n.uplinks.run(loops) })
 	if n.sync != nil {
 		g.Go(func() error { return n.sync.run(loops) })
 	}
@@ -201,6 +203,9 @@ func (n *node) build() error {
 	if n.table, err = ctnetlink.NewReader(); err != nil {
 		n.log.Warn("the number of sessions will not be known", "error", err)
 		n.table = nil
+	}
+	if n.uplinks, err = newUplinks(n); err != nil {
+		return err
 	}
 	cfg, err := n.electorConfiguration()
 	if err != nil {

@@ -268,7 +268,7 @@ func (n *node) fitness(now time.Time, linkUp func(port string) bool) elector.Fit
 	for segment, port := range n.ports() {
 		up := linkUp(port)
 		s.links[segment] = up
-		if router.IsHA(segment) {
+		if router.IsHA(segment) || n.kind(segment) == "uplink" { // the selector judges these
 			continue
 		}
 		served = append(served, segment)
@@ -284,7 +284,7 @@ func (n *node) fitness(now time.Time, linkUp func(port string) bool) elector.Fit
 		n.observer.wake()
 	}
 	// What something else keeps from being done is not served, whatever its link says.
-	failed := len(s.health.Failed()) + rising + len(s.conflicts)
+	failed := len(s.health.Failed()) + rising + len(s.conflicts) + len(n.uplinks.links(now, s.links))
 	// A MASTER whose link works again has no reason to move.
 	role, _, _ := n.elector.latest()
 	recovering := len(s.health.Recovering(now)) > 0 && role.State != vrrp.Master

@@ -44,6 +44,9 @@ func (n *node) reload(ctx context.Context) (status.Reload, error) {
 // install makes everything follow a document: the kernel first, so that there are links for the adverts.
 func (n *node) install(ctx context.Context, s *setup) error {
 	n.current.Store(s)
+	if err := n.uplinks.reconfigure(); err != nil {
+		return err
+	}
 	if n.sync != nil {
 		n.sync.reconfigure()
 	}

@@ -34,8 +34,13 @@ func (n *node) doc() *config.Document { return n.current.Load().document }
 // hash is the document's.
 func (n *node) hash() string { return n.current.Load().hash }
 
-// intent is the kernel state that belongs to it.
-func (n *node) intent() router.Intent { return n.current.Load().intent }
+// intent is the kernel state that belongs to it and to the choice of uplinks.
+func (n *node) intent() router.Intent {
+	if n.uplinks == nil {
+		return n.current.Load().intent
+	}
+	return n.uplinks.wanted()
+}
 
 // carriers are the ways of this node's adverts.
 func (n *node) carriers() []router.Carrier { return n.current.Load().carriers }

@@ -20,13 +20,14 @@ func (n *node) status(now time.Time) status.Status {
 		Time: now, Group: n.doc().Group, Node: n.opts.Name, Version: n.opts.Version,
 		Role: r.State.String(), Since: r.Since, Reason: r.Reason, Priority: r.Priority,
 		Term: r.Term, Transitions: r.Transitions,
-		Carriers: n.carrierStatus(now, r), Uplinks: n.uplinks(),
-		Config: status.Config{Hash: n.hash()},
+		Carriers: n.carrierStatus(now, r),
+		Config:   status.Config{Hash: n.hash()},
 		Elector: status.Elector{
 			PID: r.PID, Alive: alive, RealTime: r.Scheduling.RealTime,
 			RealTimeError: r.Scheduling.RealTimeError, MemoryLocked: r.Scheduling.MemoryLocked,
 		},
 	}
+	s.Uplinks, s.Networks = n.uplinks.outside(now)
 	if other, ok := n.doc().Peer(n.opts.Name); ok {
 		s.Peer = &status.Peer{
 			Name: other.Name, Alive: r.Peer.Alive, Role: r.Peer.State.String(), Priority: r.Peer.Priority,
@@ -47,7 +48,7 @@ func (n *node) status(now time.Time) status.Status {
 			s.Sync.Sessions = int(count)
 		}
 	}
-	s.Conditions = append(n.diagnose(now, r, s.Sync.Connected), n.diagnoseSync(now, r, s.Sync)...)
+	s.Conditions = n.conditions(now, r, s)
 	s.Problems = n.problems(s, r, alive)
 	return s
 }
@@ -111,32 +112,6 @@ func texts(addresses []netip.Addr) []string {
 		list = append(list, a.String())
 	}
 	return list
-}
-
-func (n *node) uplinks() []status.Uplink {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	var out []status.Uplink
-	for _, u := range n.doc().Uplinks {
-		s := status.Uplink{
-			Name: u.Name, Interface: u.Ports[n.opts.Name].Interface, Gateway: u.Gateway.String(), Up: n.state.links[u.Name],
-		}
-		s.Addresses = texts(u.Addresses)
-		if u.IPv6 != nil {
-			s.GatewayIPv6 = u.IPv6.Gateway.String()
-			s.Addresses = append(s.Addresses, texts(u.IPv6.Addresses)...)
-		}
-		for _, v := range u.VirtualRouters {
-			s.Addresses = append(s.Addresses, texts(v.Addresses)...)
-		}
-		for _, w := range n.doc().Networks {
-			if slices.Contains(w.Uplinks, u.Name) {
-				s.Networks = append(s.Networks, w.Name)
-			}
-		}
-		out = append(out, s)
-	}
-	return out
 }
 
 // leaseStatus asks the kernel, not the elector: what counts is the fence.
@@ -240,6 +215,9 @@ func (n *node) recovering(now time.Time, r elector.Report) []string {
 		return nil
 	}
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.state.health.Recovering(now)
+	list := n.state.health.Recovering(now)
+	n.mu.Unlock()
+	list = append(list, n.uplinks.recovering()...)
+	slices.Sort(list)
+	return list
 }

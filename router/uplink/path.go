@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// dwell is how long a MASTER waits before an unplanned switch if its peer could take over: a change of the
-// role keeps all sessions, a switch does not. With the carrier's loss noticed at once it leaves
-// half of the 200 ms in which traffic must flow again.
-const dwell = 100 * time.Millisecond
+// dwell is how long a MASTER waits at most before an unplanned switch while its peer could take over: a
+// change of the role keeps all sessions, a switch does not. Where the peer has the same trouble it says so
+// within two heartbeats, and that ends the wait; see [Selector.SetPeer].
+const dwell = 500 * time.Millisecond
 
 // freshness is how long an uplink that works may take to prove it, before one that has died by what was asked
 // through it is left for it.

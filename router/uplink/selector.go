@@ -156,8 +156,8 @@ func (s *Selector) SetRole(now time.Time, master bool) {
 	s.weigh(now)
 }
 
-// SetPeer tells whether a peer stands ready that could take over at once, and whose uplinks
-// are well.
+// SetPeer tells whether a peer stands ready that could take over at once, and that is better
+// off, or as well as this node while that has no trouble.
 func (s *Selector) SetPeer(now time.Time, fit bool) {
 	if s.peerFit != fit {
 		s.peerFit = fit

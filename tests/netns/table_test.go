@@ -44,7 +44,7 @@ type table struct {
 // ownAddresses are those of the nodes' ports, whose flows stay where they are.
 func ownAddresses() []netip.Addr {
 	var list []netip.Addr
-	for _, a := range []string{"10.255.0.1", "10.255.0.2", "10.0.0.2", "10.0.0.3", "203.0.113.11", "203.0.113.12"} {
+	for _, a := range []string{"10.255.0.1", "10.255.0.2", "10.0.0.2", "10.0.0.3", "203.0.113.11", "203.0.113.12", "192.0.2.11", "192.0.2.12", "10.1.0.2", "10.1.0.3"} {
 		list = append(list, netip.MustParseAddr(a))
 	}
 	return list

@@ -130,7 +130,7 @@ func knowsLife(network *config.Network) time.Duration {
 
 // switches bounds the time from the knowledge to the switch: the dwell of a MASTER, and the
 // proof that another uplink answers.
-func switches() time.Duration { return 100*ms + 20*ms }
+func switches() time.Duration { return 500*ms + 20*ms }
 
 func (w *world) network(name string) *config.Network {
 	for i := range w.doc.Networks {
