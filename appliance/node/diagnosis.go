@@ -2,6 +2,7 @@ package node
 
 import (
 	"encoding/hex"
+	"slices"
 	"time"
 
 	"tandem/appliance/status"
@@ -12,6 +13,11 @@ import (
 
 // settling is how long after a change of role nothing is said about who hears whom.
 const settling = time.Second
+
+// conditions names all that is the case.
+func (n *node) conditions(now time.Time, r elector.Report, s status.Status) []status.Condition {
+	return slices.Concat(n.diagnose(now, r, s.Sync.Connected), n.diagnoseSync(now, r, s.Sync), status.DiagnoseUplinks(s.Uplinks, s.Networks))
+}
 
 // diagnose names what is the case between the members; replicated tells that there is a
 // stream of sessions.
