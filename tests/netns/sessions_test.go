@@ -14,8 +14,10 @@ import (
 )
 
 const (
-	// newPerSecond is the rate of new connections beside the sessions that are watched.
-	newPerSecond = 5000
+	// newPerSecond is the rate of new connections beside the sessions that are watched: a
+	// little more than the 5000 that shall stand on the average, since those that begin
+	// while the role moves stand late or, at the end, not at all.
+	newPerSecond = 5200
 	// sharedPort is the first source port that several clients have.
 	sharedPort = 20000
 	// fileSize takes some three seconds; wordSize is over at once.
@@ -110,15 +112,17 @@ func (all *sessions) churn() {
 	all.fresh = all.s.traffic(cfg)
 }
 
-// calm ends them and says how many there were.
+// calm ends them and says how many there were. How fast they came is for the machine to
+// say, so that only their standstill is an error.
 func (all *sessions) calm() {
 	all.s.t.Helper()
 	snap := all.fresh.report()
 	all.s.must(all.fresh.Stop())
 	rate := float64(snap.Opened) / snap.Uptime.Seconds()
-	all.s.t.Logf("%d new connections, %.0f a second, %d failed", snap.Opened, rate, snap.Failed)
-	if snap.Opened == 0 {
-		all.s.t.Error("no new connections")
+	all.s.t.Logf("new connections, each a handshake of TCP and a reset: %d stood in %v, %.0f a second, and %d failed",
+		snap.Opened, snap.Uptime.Round(time.Millisecond), rate, snap.Failed)
+	if snap.Opened == 0 || snap.Failed > snap.Opened {
+		all.s.t.Errorf("the new connections stand still: %d stood, %d failed", snap.Opened, snap.Failed)
 	}
 }
 
@@ -162,8 +166,9 @@ func (all *sessions) move(name string, fault lab.Fault, master string) {
 	s.heal(fault, master)
 	s.ready()
 	after := all.fresh.Latest()
-	s.t.Logf("%s: %d new connections in %v, %d failed", name, after.Opened-before.Opened,
-		after.Time.Sub(before.Time).Round(time.Millisecond), after.Failed-before.Failed)
+	took := after.Time.Sub(before.Time)
+	s.t.Logf("%s: %d new connections in %v, %.0f a second, %d failed", name, after.Opened-before.Opened,
+		took.Round(time.Millisecond), float64(after.Opened-before.Opened)/took.Seconds(), after.Failed-before.Failed)
 	if s.t.Failed() {
 		s.t.FailNow() // what follows would fail for the same reason
 	}

@@ -96,7 +96,9 @@ func Run(ctx context.Context, cfg ClientConfig, commands <-chan Command, publish
 	if err := c.open(ctx); err != nil {
 		return err
 	}
-	c.start(ctx)
+	if err := c.start(ctx); err != nil {
+		return err
+	}
 	return c.loop(ctx, commands, publish)
 }
 
@@ -123,7 +125,7 @@ func (c *client) flows(yield func(*flow) bool) {
 }
 
 // start begins reading and sending.
-func (c *client) start(ctx context.Context) {
+func (c *client) start(ctx context.Context) error {
 	c.started = time.Now()
 	for f := range c.flows {
 		f.from = c.started
@@ -146,8 +148,13 @@ func (c *client) start(ctx context.Context) {
 	}
 	c.wg.Go(func() { c.askDownlinks(ctx) })
 	if c.cfg.NewPerSecond > 0 {
-		c.wg.Go(func() { c.churn(ctx) })
+		fresh, err := c.newChurn()
+		if err != nil {
+			return err
+		}
+		c.wg.Go(func() { fresh.run(ctx) })
 	}
+	return nil
 }
 
 // loop publishes snapshots and obeys commands.

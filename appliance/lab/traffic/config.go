@@ -65,8 +65,9 @@ type ClientConfig struct {
 	// Protocols are those of IP with a flow each, which also needs CAP_NET_RAW. They
 	// must have no ports.
 	Protocols []uint8 `json:"protocols,omitempty"`
-	// NewPerSecond is the rate of further TCP connections, which end as soon as they
-	// stand.
+	// NewPerSecond is the rate of further TCP connections, each from a port of its own. One
+	// counts when its handshake is over, and is reset at once: a router sees four packets
+	// and five events of connection tracking.
 	NewPerSecond int `json:"new_per_second,omitempty"`
 	// Sources are the client's addresses, which the flows of each kind take in turn;
 	// without any, the kernel chooses.

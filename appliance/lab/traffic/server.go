@@ -79,7 +79,8 @@ func listen(cfg ServerConfig) (*server, error) {
 	}
 	_ = s.udp.SetReadBuffer(udpBuffer) // the kernel clips it to rmem_max; smaller works too
 	if cfg.NewPort != 0 {
-		if s.fresh, err = listenTCP(cfg.Address, cfg.NewPort); err != nil {
+		at := net.TCPAddrFromAddrPort(netip.AddrPortFrom(cfg.Address, cfg.NewPort))
+		if s.fresh, err = listenNew(at); err != nil {
 			s.close()
 			return nil, err
 		}
