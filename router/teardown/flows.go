@@ -88,15 +88,14 @@ func (s *Flows) inside(a netip.Addr) bool {
 }
 
 // tell says how the host inside gets to know that its connection has ended. One that is not
-// established is tried again by the host itself, and one that has ended is of no use to it.
+// established is tried again by the host itself, and what was reset is of no use to it. The states
+// of connections that are closing say little: a FIN that was sent twice counts for both sides.
 func tell(f *conntracksync.Flow) (answer, wake bool) {
 	switch f.TCP.State {
-	case conntracksync.TCPSynSent, conntracksync.TCPSynSent2, conntracksync.TCPTimeWait, conntracksync.TCPClose:
+	case conntracksync.TCPSynSent, conntracksync.TCPSynSent2, conntracksync.TCPClose:
 		return false, false
-	case conntracksync.TCPLastAck:
-		return true, false
 	case conntracksync.TCPNone, conntracksync.TCPSynReceived, conntracksync.TCPEstablished,
-		conntracksync.TCPFinWait, conntracksync.TCPCloseWait:
+		conntracksync.TCPFinWait, conntracksync.TCPCloseWait, conntracksync.TCPLastAck, conntracksync.TCPTimeWait:
 		// None is an offloaded flow, which reports no state.
 	}
 	return true, true

@@ -51,9 +51,9 @@ func TestPick(t *testing.T) {
 	}{
 		{"outgoing", outgoing, true, "10.1.0.10:4000", "192.0.2.80:443", true, true},
 		{"incoming", incoming, true, "10.1.0.10:443", "192.0.2.80:4000", true, true},
-		{"answers arrive no more", change(outgoing, state(conntracksync.TCPLastAck)), true, "10.1.0.10:4000", "192.0.2.80:443", true, false},
+		{"closing", change(outgoing, state(conntracksync.TCPLastAck)), true, "10.1.0.10:4000", "192.0.2.80:443", true, true},
 		{"about to be tried again", change(outgoing, state(conntracksync.TCPSynSent)), true, "10.1.0.10:4000", "192.0.2.80:443", false, false},
-		{"over", change(outgoing, state(conntracksync.TCPTimeWait)), true, "10.1.0.10:4000", "192.0.2.80:443", false, false},
+		{"reset", change(outgoing, state(conntracksync.TCPClose)), true, "10.1.0.10:4000", "192.0.2.80:443", false, false},
 		{"offloaded", change(outgoing, func(f *conntracksync.Flow) { f.HasTCP, f.TCP = false, conntracksync.TCPInfo{} }), true, "10.1.0.10:4000", "192.0.2.80:443", true, true},
 		{"UDP", change(outgoing, func(f *conntracksync.Flow) {
 			f.Protocol, f.HasTCP, f.TCP = unix.IPPROTO_UDP, false, conntracksync.TCPInfo{}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -133,6 +134,11 @@ func (t *Teardown) end(ctx context.Context, all []Flows) (ended Ended, remind []
 		if !again || len(found) == 0 && !interrupted {
 			break
 		}
+		if pass == 0 {
+			if failed := t.prepare(all, found); failed != nil {
+				err = failed
+			}
+		}
 		for part := range slices.Chunk(found, portion) {
 			if failed := t.remove(part, &ended); failed != nil {
 				err = failed
@@ -194,6 +200,19 @@ func (t *Teardown) find(ctx context.Context, all []Flows) ([]flow, error) {
 		err = errors.Join(err, failed)
 	}
 	return found, err
+}
+
+// prepare makes the tables ready if segments of flows are to be answered.
+func (t *Teardown) prepare(all []Flows, found []flow) error {
+	if !slices.ContainsFunc(found, func(f flow) bool { return f.answer }) {
+		return nil
+	}
+	var networks []netip.Prefix
+	for i := range all {
+		networks = append(networks, all[i].Networks...)
+	}
+	links, err := t.table.links(networks)
+	return cmp.Or(t.table.prepare(links), err)
 }
 
 // remove deletes flows. Segments are answered before the entry is gone, or one in between
