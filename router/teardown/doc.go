@@ -16,9 +16,13 @@
 //   - Others: the entry is deleted.
 //
 // A SYN takes its flow out of the set, so that the same addresses and ports can be used again
-// at once. The chain stands before connection tracking: neither the segments that are answered
-// nor what we send ourselves leaves a flow there, and no rule of the group's own table sees them.
+// at once. Segments are answered before connection tracking: neither they nor what we send ourselves
+// leaves a flow there, and no rule of the group's own table sees them.
 //
-// Resets are sent by the kernel, by its main routing table as all that it sends in the name of
-// others. Our own packets go where the host's own prefix is routed to, by its virtual link.
+// Resets go back by the link by which the segment came in, as its answer. The links are those whose
+// rules of routing name the same table as the rule of the network's prefix. Where there are none, or
+// the kernel cannot reject there (nft_reject_netdev), resets are routed by its main table, as all
+// that it sends in the name of others. Our own packets go where the host's own prefix is routed to.
+// Both leave by the virtual link then, through the fence: a node that is not MASTER tells nobody
+// anything.
 package teardown
