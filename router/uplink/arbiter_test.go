@@ -128,12 +128,12 @@ func TestRecoveryOfABackup(t *testing.T) {
 // at the moment at which the MASTER knows, so the role does not move; nor when both recover.
 func TestCommonFailureMovesNoRole(t *testing.T) {
 	for _, what := range []string{"gateway", "beyond"} {
-		for phase := range 25 {
+		for phase := range 13 {
 			nodes := [2]*world{settle(t, document(target)), settle(t, document(target))}
 			nodes[0].s.SetRole(nodes[0].now, true)
 			nodes[0].s.SetPeer(nodes[0].now, true)
 			nodes[1].s.SetRole(nodes[1].now, false)
-			nodes[0].run(time.Duration(phase) * 41 * time.Millisecond)
+			nodes[0].run(time.Duration(phase) * 79 * time.Millisecond)
 			worse := func(what string) {
 				for range 8000 {
 					for _, w := range nodes {

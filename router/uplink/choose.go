@@ -89,7 +89,7 @@ func (s *Selector) choose(now time.Time, p *path) {
 			return
 		}
 		p.note = "it is degraded (" + current.reason + "), and no other uplink works better"
-		s.await(now, p)
+		p.await(now)
 	case Working, Unknown:
 		s.failBack(now, p, best)
 	}
@@ -112,7 +112,7 @@ func (s *Selector) failBack(now time.Time, p *path, best *candidate) {
 	case cheaper:
 		s.move(now, p, best, fmt.Sprintf("%s works and costs %d, %s costs %d", best.uplink.name, best.uplink.cost, current.uplink.name, current.uplink.cost))
 	default:
-		s.await(now, p)
+		p.await(now)
 	}
 }
 
@@ -128,14 +128,10 @@ func (s *Selector) move(now time.Time, p *path, to *candidate, reason string) {
 	s.wakeAt(now, now.Add(glance))
 }
 
-// await notes when an uplink that has recovered may be taken again.
-func (s *Selector) await(now time.Time, p *path) {
+// await notes that a cheaper uplink has recovered and may not be taken again yet.
+func (p *path) await(now time.Time) {
 	for _, c := range p.candidates {
-		if c == p.chosen || !c.allowed || !c.held(now) || !c.state.Works() {
-			continue
-		}
-		s.wakeAt(now, c.heldUntil)
-		if p.note == "" && c.uplink.cost < p.chosen.uplink.cost {
+		if p.note == "" && c.allowed && c.held(now) && c.state.Works() && c.uplink.cost < p.chosen.uplink.cost {
 			p.note = fmt.Sprintf("%s works again, and is not trusted yet", c.uplink.name)
 		}
 	}
@@ -186,7 +182,6 @@ func (s *Selector) leaveDead(now time.Time, p *path) {
 		p.note = "it does not work (" + current.reason + "), and there is no other uplink that does"
 		for _, c := range p.candidates {
 			if c.standing(now) == unsettled {
-				s.wakeAt(now, c.aliveSince.Add(settling))
 				p.note = fmt.Sprintf("it does not work (%s); %s works again, and is not trusted yet", current.reason, c.uplink.name)
 			}
 		}

@@ -226,15 +226,15 @@ func TestAllDead(t *testing.T) {
 // The only target goes away and comes back: no uplink is better, none is left, whatever
 // is noticed first.
 func TestTargetOutage(t *testing.T) {
-	for phase := range 100 {
+	for phase := range 40 {
 		w := newWorld(t, document(target))
 		w.lines["dsl"].rtt = 180 * time.Millisecond
 		for _, u := range []string{"dsl", "lte", "fibre"} {
 			w.carrier(u, true)
 			w.s.SetAddress(w.now, u, false, true)
-			w.run(time.Duration(phase) * 13 * time.Millisecond)
+			w.run(time.Duration(phase) * 32 * time.Millisecond)
 		}
-		w.run(20*time.Second + time.Duration(phase)*31*time.Millisecond)
+		w.run(20*time.Second + time.Duration(phase)*77*time.Millisecond)
 		w.switches = nil
 		for _, l := range w.lines {
 			l.beyond = false
@@ -457,4 +457,23 @@ func TestNobodyMoves(t *testing.T) {
 	if len(w.switches) > 0 {
 		t.Error(fmt.Sprint(w.switches))
 	}
+}
+
+// One after the other is trusted again, and nothing else happens: the path goes home in two steps.
+func TestWayHomeInSteps(t *testing.T) {
+	w := settle(t, document(target))
+	w.carrier("fibre", false)
+	w.run(time.Second)
+	w.carrier("fibre", true)
+	w.until("back", time.Minute, func() bool { return w.chosen("lan") == "fibre" })
+	w.carrier("fibre", false)
+	w.carrier("dsl", false)
+	w.expect("lan", "lte")
+	w.run(time.Second)
+	w.carrier("fibre", true)
+	w.carrier("dsl", true)
+	w.run(11 * time.Second)
+	w.expect("lan", "dsl")
+	w.run(10 * time.Second)
+	w.expect("lan", "fibre")
 }

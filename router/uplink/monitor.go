@@ -37,8 +37,10 @@ const (
 
 const (
 	// slower is how much less often the targets of an uplink are asked that is metered and
-	// that no path uses. Its gateway costs nothing, and is asked as often as any.
+	// that no path uses, and seldom how long the time between two probes becomes by that at most.
+	// Its gateway costs nothing, and is asked as often as any.
 	slower = 5
+	seldom = 5 * time.Second
 	// lateness is how late after its timeout a failure may be told. One that comes later
 	// tells of a stall of this node, not of the uplink.
 	lateness = 500 * time.Millisecond
@@ -125,7 +127,7 @@ func (m *monitor) enable(on bool, first time.Time) {
 // pause is the time between two regular probes.
 func (m *monitor) pause() time.Duration {
 	if m.sparing {
-		return slower * m.interval
+		return max(min(slower*m.interval, seldom), m.interval)
 	}
 	return m.interval
 }

@@ -265,6 +265,8 @@ func (s *Selector) weigh(now time.Time) {
 	for _, p := range s.paths {
 		for _, c := range p.candidates {
 			s.wakeAt(now, c.update(now))
+			s.wakeAt(now, c.heldUntil)
+			s.wakeAt(now, c.aliveSince.Add(settling))
 			s.allow(now, p, c)
 		}
 		s.choose(now, p)

@@ -73,7 +73,8 @@ func (n *node) checkChoice(network *config.Network) {
 		return
 	}
 	// With 30 % of loss, 120 probes tell for sure that it is too much.
-	if p := n.ports[chosen]; p.loss >= 0.3 && !p.local && len(network.Probe.Targets) == 0 && t.steadily(n.now, vague, 120*250*ms) && n.now > n.settledAt+30*time.Second {
+	// But another one may be held for that, longer and longer.
+	if p := n.ports[chosen]; n.truths[way{network.Name, better}].steadily(n.now, good, 80*time.Second) && p.loss >= 0.3 && !p.local && len(network.Probe.Targets) == 0 && t.steadily(n.now, vague, 120*250*ms) && n.now > n.settledAt+30*time.Second {
 		n.fail("lossy and in use", "%s takes %s for %s, which loses %.0f %%, though %s works:\n%s", n.name, chosen, network.Name, 100*p.loss, better, n.explain(network.Name))
 	}
 	if t.quality != bad {
@@ -120,7 +121,7 @@ func (n *node) switched(s uplink.Switch) {
 	}
 	to := n.truths[way{network.Name, s.To}]
 	known := knowsDeath(network) + switches() + time.Second
-	if n.now >= n.settledAt && (to.steadily(n.now, bad, known) || to.cut >= 0) {
+	if n.now >= n.settledAt && (to.steadily(n.now, bad, known+n.unnoticed(s.To)) || to.cut >= 0) {
 		n.fail("to a dead one", "%s moves %s to %s, which is dead:\n%s", n.name, network.Name, s.To, n.explain(network.Name))
 	}
 	if s.Planned {
@@ -155,7 +156,7 @@ func (n *node) checkPlanned(network *config.Network, s uplink.Switch, from, to *
 	if n.now >= n.settledAt && to.steadily(n.now, bad, proof+100*ms) {
 		n.fail("to a dead one", "%s moves %s by plan to %s, which is dead:\n%s", n.name, network.Name, s.To, n.explain(network.Name))
 	}
-	if to.flap >= 0 && n.now-to.flap < 9*time.Second && n.now > 20*time.Second {
+	if to.proved && to.flap >= 0 && n.now-to.flap < 9*time.Second {
 		n.fail("too eager", "%s returns to %s for %s %v after its link came back", n.name, s.To, network.Name, n.now-to.flap)
 	}
 }
@@ -181,14 +182,14 @@ func (n *node) checkDuty(v way, d uplink.Duty) {
 		return
 	}
 	// A metered one that was not in use may have died unnoticed.
-	if chosen == "" || n.truths[way{v.network, chosen}].steadily(n.now, bad, knowsDeath(network)+5*network.Probe.Interval+switches()) {
+	if chosen == "" || n.truths[way{v.network, chosen}].steadily(n.now, bad, knowsDeath(network)+n.unnoticed(chosen)+switches()) {
 		n.fail("duty", "%s ends flows of %s on %s, and %q is not better", n.name, v.network, v.uplink, chosen)
 		return
 	}
 	t := n.truths[v]
 	known := knowsLife(network) + knowsDeath(network)
 	if t.steadily(n.now, good, known) && !d.Outbound {
-		n.fail("duty", "%s ends all flows of %s on %s, which works", n.name, v.network, v.uplink)
+		n.fail("duty", "%s ends all flows of %s on %s, which works:\n%s", n.name, v.network, v.uplink, n.explain(v.network))
 	}
 	if was && !over && n.masterSince < l.at && t.steadily(n.now, good, n.now-l.at+known) {
 		n.fail("duty", "%s ends flows of %s on %s %v after it was left by plan, and they have %v", n.name, v.network, v.uplink, n.now-l.at, l.drain)
@@ -220,11 +221,7 @@ func (n *node) checkFlows(network *config.Network) {
 			if n.flows[b] == nil {
 				continue
 			}
-			// Sparsely asked, it is known later.
-			bound := known
-			if u.Metered {
-				bound += 5 * network.Probe.Interval
-			}
+			bound := known + n.unnoticed(u.Name)
 			if n.allowed(network.Name, u.Name) && n.truths[v].steadily(n.now, bad, bound) && n.now-n.masterSince > bound {
 				n.fail("lost flows", "flows of %s stay on %s, which is dead for %v, inbound %v:\n%s", network.Name, u.Name, n.now-n.truths[v].since, inbound, n.explain(network.Name))
 			}
@@ -274,7 +271,7 @@ func (n *node) checkFailures() {
 	for i := range n.doc.Networks {
 		network := &n.doc.Networks[i]
 		wanted := n.wanted(network.Name)
-		if wanted == "" || !n.truths[way{network.Name, wanted}].steadily(n.now, bad, knowsDeath(network)+5*network.Probe.Interval) {
+		if wanted == "" || !n.truths[way{network.Name, wanted}].steadily(n.now, bad, knowsDeath(network)+n.unnoticed(wanted)+switches()) {
 			continue
 		}
 		if !slices.Contains(failures, wanted) {

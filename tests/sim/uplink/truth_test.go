@@ -35,6 +35,8 @@ type truth struct {
 	last [3]time.Duration
 	// flap is when the link or the address last came back.
 	flap time.Duration
+	// proved tells that it has ever been good for two seconds: what never worked has nothing to make up for.
+	proved bool
 }
 
 // learn notes what is true after something has changed.
@@ -55,13 +57,14 @@ func (n *node) learn() {
 
 func (n *node) learnOne(network *config.Network, p *port, t *truth) {
 	t.last[t.quality] = n.now
+	t.proved = t.proved || t.steadily(n.now, good, 2*time.Second)
 	quality := n.quality(network, p)
 	if quality != t.quality {
 		t.quality, t.since = quality, n.now
 	}
 	t.last[quality] = n.now
 	cut := !p.link || !p.address
-	if !cut && t.cut >= 0 {
+	if !cut && t.cut >= 0 && n.now >= n.stalledUntil { // what happens in a stall may not be noticed
 		t.flap = n.now
 	}
 	mark(&t.cut, cut, n.now)
@@ -126,6 +129,14 @@ func knowsLife(network *config.Network) time.Duration {
 	p := network.Probe
 	rise := time.Duration(p.Rise+1) * p.Interval
 	return 5*max(rise, time.Second) + p.Timeout + 2*time.Second + 200*ms
+}
+
+// unnoticed is for how much longer the death of a metered uplink that is not in use may go unnoticed.
+func (w *world) unnoticed(name string) time.Duration {
+	if w.uplink(name).Metered {
+		return 5 * time.Second
+	}
+	return 0
 }
 
 // switches bounds the time from the knowledge to the switch: the dwell of a MASTER, and the
