@@ -68,14 +68,10 @@ func (n *node) checkChoice(network *config.Network) {
 		return
 	}
 	t := n.truths[way{network.Name, chosen}]
+	n.checkLoss(network, chosen, t)
 	better := n.refuge(network, chosen)
 	if better == "" {
 		return
-	}
-	// With 30 % of loss, 120 probes tell for sure that it is too much.
-	// But another one may be held for that, longer and longer.
-	if p := n.ports[chosen]; n.truths[way{network.Name, better}].steadily(n.now, good, 80*time.Second) && p.loss >= 0.3 && !p.local && len(network.Probe.Targets) == 0 && t.steadily(n.now, vague, 120*250*ms) && n.now > n.settledAt+30*time.Second {
-		n.fail("lossy and in use", "%s takes %s for %s, which loses %.0f %%, though %s works:\n%s", n.name, chosen, network.Name, 100*p.loss, better, n.explain(network.Name))
 	}
 	if t.quality != bad {
 		return
@@ -92,6 +88,21 @@ func (n *node) checkChoice(network *config.Network) {
 	late("the loss of link or address", t.cut, switches())
 	if !t.lately(n.now, vague, n.memory(network)) && n.wasGood(t) {
 		late("the silence of the gateway", t.silent, knowsSilence()+switches())
+	}
+}
+
+// checkLoss: with 30 % of loss, 120 probes tell for sure that it is too much, and one that never failed is
+// better: others may be held, longer and longer.
+func (n *node) checkLoss(network *config.Network, chosen string, t *truth) {
+	p := n.ports[chosen]
+	if p.loss < 0.3 || p.local || len(network.Probe.Targets) > 0 || !t.steadily(n.now, vague, 120*250*ms) || n.now < n.settledAt+30*time.Second {
+		return
+	}
+	for _, u := range n.doc.Uplinks {
+		t := n.truths[way{network.Name, u.Name}]
+		if u.Name != chosen && n.allowed(network.Name, u.Name) && t.quality == good && t.last[bad] < 0 && t.last[vague] < 0 {
+			n.fail("lossy and in use", "%s takes %s for %s, which loses %.0f %%, though %s works:\n%s", n.name, chosen, network.Name, 100*p.loss, u.Name, n.explain(network.Name))
+		}
 	}
 }
 

@@ -10,9 +10,9 @@ func mutants() []mutant.Mutant {
 	one := func(name, function, old, with string) mutant.Mutant {
 		return mutant.One(name, "router/uplink", function, old, with)
 	}
-	role := func(name, function, old, with string) mutant.Mutant {
+	other := func(test, name, function, old, with string) mutant.Mutant {
 		m := one(name, function, old, with)
-		m.Test = "TestCommon"
+		m.Test = test
 		return m
 	}
 	return []mutant.Mutant{
@@ -30,12 +30,12 @@ func mutants() []mutant.Mutant {
 		one("costs do not matter", "standing", "case !c.allowed:", "case !MUTANT && !c.allowed:"),
 		one("no way back", "failBack", "cheaper := best != nil &&", "cheaper := !MUTANT && best != nil &&"),
 		one("duty for free networks", "Duties", "if p.free {", "if !MUTANT && p.free {"),
-		one("loss does not matter", "weigh", "m.lossy = true", "m.lossy = !MUTANT"),
+		other("TestLoss", "loss does not matter", "weigh", "m.lossy = true", "m.lossy = !MUTANT"),
 		one("dead standby is taken by plan", "move", "if to.proven(now) {", "if MUTANT || to.proven(now) {"),
 		one("failures forgotten", "sumUp", "if failed && (c == wanted", "if !MUTANT && failed && (c == wanted"),
-		role("BACKUP without doubts", "doubted", "if !c.state.Works() || !c.up() {", "if MUTANT || !c.state.Works() || !c.up() {"),
-		role("BACKUP recovers at once", "failed", "c.returned && now.Before(ends)", "!MUTANT && c.returned && now.Before(ends)"),
-		role("BACKUP forgets what it has left", "sumUp", "c.allowed && now.Before(c.missedUntil)", "!MUTANT && c.allowed && now.Before(c.missedUntil)"),
+		other("TestCommon", "BACKUP without doubts", "doubted", "if !c.state.Works() || !c.up() {", "if MUTANT || !c.state.Works() || !c.up() {"),
+		other("TestCommon", "BACKUP recovers at once", "failed", "c.returned && now.Before(ends)", "!MUTANT && c.returned && now.Before(ends)"),
+		other("TestCommon", "BACKUP forgets what it has left", "sumUp", "c.allowed && now.Before(c.missedUntil)", "!MUTANT && c.allowed && now.Before(c.missedUntil)"),
 	}
 }
 

@@ -92,6 +92,24 @@ func simulateCommon(seed uint64, verbose bool) *world {
 	return w
 }
 
+// simulateLoss lets what is in use lose much, where nothing but gateways is asked.
+func simulateLoss(seed uint64, verbose bool) *world {
+	w := newWorld(seed, verbose)
+	for i := range w.doc.Networks {
+		w.doc.Networks[i].Probe.Targets = nil
+	}
+	for _, n := range w.nodes {
+		n.s.Reconfigure(n.time(), uplink.NewConfig(w.doc))
+		n.work()
+	}
+	w.run(15 * time.Second)
+	if used := w.master.s.Selection()[pathOf("n0")]; used != "" {
+		w.change("loss", used, w.nodes, 50*time.Second, func(p *port) { p.loss = 0.4 }, func(p *port) { p.loss = 0 })
+	}
+	w.run(80 * time.Second)
+	return w
+}
+
 func replay(t *testing.T, seed uint64, violation string, simulate func(uint64, bool) *world) {
 	t.Helper()
 	w := simulate(seed, true)
@@ -104,6 +122,9 @@ func TestSeeds(t *testing.T) { seeds(t, *seedsFlag, simulate) }
 
 // TestCommon is about the role, when things fail for both nodes.
 func TestCommon(t *testing.T) { seeds(t, *seedsFlag/4, simulateCommon) }
+
+// TestLoss is about loss that is too much.
+func TestLoss(t *testing.T) { seeds(t, *seedsFlag/4, simulateLoss) }
 
 func seeds(t *testing.T, count uint64, simulate func(uint64, bool) *world) {
 	t.Helper()
