@@ -79,6 +79,7 @@ func Derive(doc *config.Document, node string, selection uplink.Selection) (Inte
 	intent.Uplinks = marked(segments)
 	intent.NAT = translations(segments)
 	intent.Free, intent.Direct = free(segments), direct(segments)
+	intent.inbound(segments)
 	intent.Helpers = helpers(segments)
 	intent.Unreplicated = unreplicated(segments)
 	intent.Held = held(segments)

@@ -19,7 +19,7 @@ import (
 //nolint:gochecknoglobals // a flag is known before the tests run
 var update = flag.Bool("update", false, "write the golden files anew")
 
-func compareNetip() cmp.Option { return cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}) }
+func compareNetip() cmp.Option { return cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}, netip.AddrPort{}) }
 
 func load(t *testing.T, path string) *config.Document {
 	t.Helper()
@@ -109,6 +109,7 @@ func dump(in router.Intent) string {
 	for _, d := range in.Direct {
 		fmt.Fprintf(&b, "direct from %v to %v oif %v\n", d.Network, d.Destination, d.Links)
 	}
+	dumpInbound(&b, in)
 	for _, h := range in.Helpers {
 		fmt.Fprintf(&b, "helper %s ipv6 %v protocol %d port %d from %v\n", h.Name, h.IPv6, h.Protocol, h.Port, h.Links)
 	}
@@ -118,6 +119,24 @@ func dump(in router.Intent) string {
 	fmt.Fprintf(&b, "held %v\n", in.Held)
 	fmt.Fprintf(&b, "guarded %v\nrefused %v\n", in.Guarded, in.Refused)
 	return b.String()
+}
+
+func dumpInbound(b *strings.Builder, in router.Intent) {
+	for _, f := range in.Forwards {
+		fmt.Fprintf(b, "forward protocol %d %v %d-%d to %v from %v\n", f.Protocol, f.Address, f.First, f.Last, f.To, f.From)
+	}
+	for _, n := range in.StaticNAT {
+		fmt.Fprintf(b, "static %v host %v mark %#x links %v\n", n.Address, n.Host, n.Mark, n.Links)
+	}
+	for _, h := range in.Hairpins {
+		fmt.Fprintf(b, "hairpin %v links %v gateway %v\n", h.Network, h.Links, h.Gateway)
+	}
+	for _, l := range in.RateLimits {
+		fmt.Fprintf(b, "limit %v to %d\n", l.Links, l.BytesPerSecond)
+	}
+	for _, a := range in.Access {
+		fmt.Fprintf(b, "access %s of %v ingress %+v egress %+v\n", a.Network, a.Links, a.Ingress, a.Egress)
+	}
 }
 
 func TestDeriveReference(t *testing.T) {

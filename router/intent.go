@@ -24,6 +24,13 @@ type Intent struct {
 	Free []Free
 	// Direct are the flows that leave by the segment of an uplink, but not to its gateway.
 	Direct []Direct
+	// Forwards and StaticNAT lead the outside to inner hosts, Hairpins the hosts' own networks.
+	Forwards  []Forward
+	StaticNAT []StaticNAT
+	Hairpins  []Hairpin
+	// RateLimits bound networks, and Access judges what begins there or comes in.
+	RateLimits []RateLimit
+	Access     []Access
 	// Helpers read control connections for the further ones that they announce.
 	Helpers []Helper
 	// Unreplicated are the networks whose flows stay on the node.

@@ -9,8 +9,10 @@ import (
 
 // Numbers of transport protocols (IANA).
 const (
-	protocolTCP = 6
-	protocolUDP = 17
+	protocolTCP  = 6
+	protocolUDP  = 17
+	protocolGRE  = 47
+	protocolSCTP = 132
 )
 
 // kernelHelper is one of the kernel's connection tracking helpers, with the port that

@@ -38,6 +38,7 @@ func confs4() []conf {
 		{"arp_ignore", 18},
 		{"promote_secondaries", 19},
 		{"accept_local", 22},
+		{"src_valid_mark", 23},
 	}
 }
 

@@ -83,13 +83,23 @@ func conf4(name string) string { return "net/ipv4/conf/" + name + "/" }
 
 func conf6(name string) string { return "net/ipv6/conf/" + name + "/" }
 
+// markSettings are for an interface on which the kernel looks for a way back to where a packet comes
+// from: it must look in the table of the flow's uplink, by the packet's mark. The way that
+// its network takes now may be another, or none.
+func markSettings(conf, allRPFilter string) []setting {
+	if rpFilter(allRPFilter) == "0" {
+		return nil
+	}
+	return []setting{{conf + "src_valid_mark", "1"}}
+}
+
 // virtualSettings are the sysctls of a macvlan.
 func virtualSettings(v router.VirtualLink, allRPFilter string, routed bool) []setting {
 	if v.IPv6 {
 		return virtualSettings6(v.Name, routed)
 	}
 	conf := conf4(v.Name)
-	return []setting{
+	return append([]setting{
 		// No router solicitation, no duplicate address detection, no MLD.
 		{conf6(v.Name) + "disable_ipv6", "1"},
 		{conf + "forwarding", "1"},
@@ -102,7 +112,7 @@ func virtualSettings(v router.VirtualLink, allRPFilter string, routed bool) []se
 		// The other node's parent may talk to this link, and so may our own.
 		{conf + "accept_local", "1"},
 		{conf + "send_redirects", "0"},
-	}
+	}, markSettings(conf, allRPFilter)...)
 }
 
 // virtualSettings6 are the sysctls of a macvlan that carries IPv6. It knows what it
@@ -195,6 +205,7 @@ func parentSettings(p parent, allRPFilter string) []setting {
 	// Without a virtual MAC address the parent itself is the router.
 	if p.ownMAC[ipv4] {
 		list = append(list, setting{conf + "forwarding", "1"})
+		list = append(list, markSettings(conf, allRPFilter)...)
 	}
 	if p.ownMAC[ipv6] {
 		list = append(list, setting{conf6(p.name) + "forwarding", "1"})

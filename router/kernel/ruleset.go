@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
@@ -33,6 +32,7 @@ type ruleset struct {
 	chains  []filterChain
 }
 
+// filterChain is a chain; one without a hook is jumped to.
 type filterChain struct {
 	name     string
 	kind     nftables.ChainType
@@ -48,19 +48,26 @@ type filterRule struct {
 	action []expr.Any
 }
 
-// matchStep runs expressions and then, unless members is empty, looks register 1
-// up among them.
+// matchStep runs expressions and then looks register 1 up among members, in ranges with
+// both ends, or among the keys of pairs: then the value comes to register 2. Empty ones
+// are not asked.
 type matchStep struct {
 	exprs   []expr.Any
 	keyType nftables.SetDatatype
 	members [][]byte
+	ranges  [][2][]byte
+	pairs   [][2][]byte
 }
 
 // digest identifies the whole ruleset.
 func (r ruleset) digest() string {
 	var b strings.Builder
 	for _, c := range r.chains {
-		fmt.Fprintf(&b, "%s %s %d %d\n", c.name, c.kind, *c.hook, *c.priority)
+		fmt.Fprintf(&b, "%s %s", c.name, c.kind)
+		if c.hook != nil {
+			fmt.Fprintf(&b, " %d %d", *c.hook, *c.priority)
+		}
+		b.WriteByte('\n')
 		for _, rule := range c.rules {
 			fmt.Fprintf(&b, "\t%s\n", rule.text)
 		}
@@ -95,7 +102,7 @@ const (
 // MASTER and BACKUP. The two nat chains must exist even without rules: without a
 // hook the kernel does not translate replicated flows.
 func desiredRules(intent router.Intent, f family) ruleset {
-	set := ruleset{family: f, helpers: helpersOf(intent, f), chains: []filterChain{
+	set := ruleset{family: f, helpers: helpersOf(intent, f), chains: append(accessChains(intent, f), []filterChain{
 		{
 			name: "recall", kind: nftables.ChainTypeFilter,
 			hook: nftables.ChainHookPrerouting, priority: nftables.ChainPriorityMangle,
@@ -109,11 +116,12 @@ func desiredRules(intent router.Intent, f family) ruleset {
 		{
 			name: "prerouting", kind: nftables.ChainTypeNAT,
 			hook: nftables.ChainHookPrerouting, priority: nftables.ChainPriorityNATDest,
+			rules: destinations(intent, f),
 		},
 		{
 			name: "postrouting", kind: nftables.ChainTypeNAT,
 			hook: nftables.ChainHookPostrouting, priority: nftables.ChainPriorityNATSource,
-			rules: translations(intent, f),
+			rules: append(hostSources(intent, f), translations(intent, f)...),
 		},
 		{
 			name: "input", kind: nftables.ChainTypeFilter,
@@ -125,7 +133,7 @@ func desiredRules(intent router.Intent, f family) ruleset {
 			hook: nftables.ChainHookForward, priority: nftables.ChainPriorityFilter,
 			rules: forwarding(intent, f),
 		},
-	}}
+	}...)}
 	if f == ipv6 {
 		set.chains = append(set.chains, filterChain{
 			name: "output", kind: nftables.ChainTypeFilter,
@@ -293,14 +301,7 @@ func message(f family, kind byte) matchStep {
 }
 
 func state(bits uint32) matchStep {
-	return matchStep{exprs: []expr.Any{
-		&expr.Ct{Key: expr.CtKeySTATE, Register: register},
-		&expr.Bitwise{
-			SourceRegister: register, DestRegister: register, Len: 4,
-			Mask: binaryutil.NativeEndian.PutUint32(bits), Xor: make([]byte, 4),
-		},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: register, Data: make([]byte, 4)},
-	}}
+	return anyBit(&expr.Ct{Key: expr.CtKeySTATE, Register: register}, bits)
 }
 
 func named(key expr.MetaKey, name string) matchStep {

@@ -33,6 +33,8 @@ func forwarding(intent router.Intent, f family) []filterRule {
 	}
 	rules = append(rules, silent(intent, s)...)
 	rules = append(rules, attachments(intent, f)...)
+	rules = append(rules, judged(intent, s)...)
+	rules = append(rules, admitted(intent, s)...)
 	if len(s.networks) > 0 {
 		names := "{ " + strings.Join(s.networks, ", ") + " }"
 		rules = append(rules, filterRule{

@@ -15,7 +15,7 @@ import (
 // recall gives packets the mark of their uplink before they are routed, so that a flow
 // stays on the uplink where it began, whatever its network takes now. What comes from an
 // uplink has that one's: with it the kernel finds a way back where it looks for one
-// (src_valid_mark).
+// (src_valid_mark). What comes to an address that is the same on every uplink has none.
 func recall(intent router.Intent, f family) []filterRule {
 	s := sidesOf(intent, f)
 	if len(intent.Uplinks) == 0 || len(s.networks) == 0 {
@@ -27,6 +27,15 @@ func recall(intent router.Intent, f family) []filterRule {
 		// The register still holds the masked mark.
 		action: []expr.Any{&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: register}},
 	}}
+	for _, n := range intent.Free {
+		if familyOf(n.Address) == f {
+			rules = append(rules, filterRule{
+				text:   fmt.Sprintf("daddr %s accept", n.Address),
+				steps:  []matchStep{target(single(n.Address))},
+				action: accept(),
+			})
+		}
+	}
 	for _, u := range intent.Uplinks {
 		rules = append(rules, filterRule{
 			text:  fmt.Sprintf("iifname { %s } meta mark set %#x", strings.Join(u.Links, ", "), u.Mark),
@@ -42,11 +51,16 @@ func recall(intent router.Intent, f family) []filterRule {
 
 // marked matches flows that have a mark of ours, and leaves it in the register.
 func marked() matchStep {
+	return anyBit(&expr.Ct{Key: expr.CtKeyMARK, Register: register}, router.MarkMask)
+}
+
+// anyBit loads a number and matches if one of the bits is set.
+func anyBit(load expr.Any, bits uint32) matchStep {
 	return matchStep{exprs: []expr.Any{
-		&expr.Ct{Key: expr.CtKeyMARK, Register: register},
+		load,
 		&expr.Bitwise{
 			SourceRegister: register, DestRegister: register, Len: 4,
-			Mask: binaryutil.NativeEndian.PutUint32(router.MarkMask), Xor: make([]byte, 4),
+			Mask: binaryutil.NativeEndian.PutUint32(bits), Xor: make([]byte, 4),
 		},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: register, Data: make([]byte, 4)},
 	}}
@@ -61,17 +75,25 @@ func paths(intent router.Intent, f family) []filterRule {
 	for _, u := range intent.Uplinks {
 		links = append(links, u.Links...)
 	}
-	rules := clamps(links)
+	rules := append(limits(intent, f, links), clamps(links)...)
 	rules = append(rules, filterRule{text: "ct mark & mask != 0 accept", steps: []matchStep{marked()}, action: accept()})
+	rules = append(rules, kept(intent, f)...)
 	rules = append(rules, unmarked(intent, f, links)...)
 	for _, u := range intent.Uplinks {
-		for _, side := range sidesOfLink() {
-			rules = append(rules, filterRule{
-				text:   fmt.Sprintf("%s { %s } ct mark set ct mark & ^mask | %#x", side.field, strings.Join(u.Links, ", "), u.Mark),
-				steps:  []matchStep{oneOf(side.key, u.Links)},
+		names := strings.Join(u.Links, ", ")
+		rules = append(
+			rules,
+			filterRule{
+				text:   fmt.Sprintf("oifname { %s } ct mark set ct mark & ^mask | %#x", names, u.Mark),
+				steps:  []matchStep{oneOf(expr.MetaKeyOIFNAME, u.Links)},
 				action: setMark(u.Mark),
-			})
-		}
+			},
+			filterRule{
+				text:   fmt.Sprintf("iifname { %s } meta mark & mask != 0 ct mark set ct mark & ^mask | %#x", names, u.Mark),
+				steps:  []matchStep{oneOf(expr.MetaKeyIIFNAME, u.Links), anyBit(&expr.Meta{Key: expr.MetaKeyMARK, Register: register}, router.MarkMask)},
+				action: setMark(u.Mark),
+			},
+		)
 	}
 	return rules
 }
@@ -99,7 +121,8 @@ func setMark(mark uint32) []expr.Any {
 }
 
 // unmarked leaves flows without a mark that no uplink's default route may hold: those that
-// have the same address on each, and those to private gateways.
+// have the same address on each, and those to private gateways. Those that came to such an
+// address have no mark from [recall].
 func unmarked(intent router.Intent, f family, links []string) []filterRule {
 	var rules []filterRule
 	for _, d := range intent.Direct {
@@ -117,19 +140,11 @@ func unmarked(intent router.Intent, f family, links []string) []filterRule {
 		if familyOf(n.Network.Addr()) != f {
 			continue
 		}
-		rules = append(
-			rules,
-			filterRule{
-				text:   fmt.Sprintf("saddr %s oifname %s accept", n.Network.Masked(), names),
-				steps:  []matchStep{source(n.Network), oneOf(expr.MetaKeyOIFNAME, links)},
-				action: accept(),
-			},
-			filterRule{
-				text:   fmt.Sprintf("ct original daddr %s accept", n.Address),
-				steps:  []matchStep{{exprs: []expr.Any{&expr.Ct{Key: expr.CtKeyDST, Register: register}, equals(n.Address.AsSlice()...)}}},
-				action: accept(),
-			},
-		)
+		rules = append(rules, filterRule{
+			text:   fmt.Sprintf("saddr %s oifname %s accept", n.Network.Masked(), names),
+			steps:  []matchStep{source(n.Network), oneOf(expr.MetaKeyOIFNAME, links)},
+			action: accept(),
+		})
 	}
 	return rules
 }

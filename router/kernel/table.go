@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -91,6 +92,9 @@ func (r *Reconciler) tableStands(want ruleset) (bool, error) {
 }
 
 func hooked(have *nftables.Chain, want filterChain) bool {
+	if want.hook == nil {
+		return have.Hooknum == nil
+	}
 	return have.Type == want.kind && have.Hooknum != nil && *have.Hooknum == *want.hook &&
 		have.Priority != nil && *have.Priority == *want.priority &&
 		have.Policy != nil && *have.Policy == nftables.ChainPolicyAccept
@@ -109,9 +113,11 @@ func (r *Reconciler) replaceTable(want ruleset) error {
 	digest := want.digest()
 	policy := nftables.ChainPolicyAccept
 	for _, w := range want.chains {
-		c := r.nft.AddChain(&nftables.Chain{
-			Table: t, Name: w.name, Type: w.kind, Hooknum: w.hook, Priority: w.priority, Policy: &policy,
-		})
+		c := &nftables.Chain{Table: t, Name: w.name, Type: w.kind, Hooknum: w.hook, Priority: w.priority}
+		if w.hook != nil {
+			c.Policy = &policy
+		}
+		c = r.nft.AddChain(c)
 		for i, text := range comments(digest, w.rules) {
 			exprs, err := r.expressions(t, w.rules[i])
 			if err != nil {
@@ -154,20 +160,78 @@ func (r *Reconciler) expressions(t *nftables.Table, rule filterRule) ([]expr.Any
 	var exprs []expr.Any
 	for _, s := range rule.steps {
 		exprs = append(exprs, s.exprs...)
-		if len(s.members) == 0 {
+		set, elements := s.set()
+		if set == nil {
 			continue
 		}
-		set := &nftables.Set{Table: t, Anonymous: true, Constant: true, KeyType: s.keyType}
-		var elements []nftables.SetElement
-		for _, m := range s.members {
-			elements = append(elements, nftables.SetElement{Key: m})
-		}
+		set.Table = t
 		if err := r.nft.AddSet(set, elements); err != nil {
 			return nil, fmt.Errorf("encode rule %q: %w", rule.text, err)
 		}
-		exprs = append(exprs, &expr.Lookup{SourceRegister: register, SetName: set.Name, SetID: set.ID})
+		lookup := &expr.Lookup{SourceRegister: register, SetName: set.Name, SetID: set.ID}
+		if set.IsMap {
+			lookup.DestRegister, lookup.IsDestRegSet = secondRegister, true
+		}
+		exprs = append(exprs, lookup)
 	}
 	return append(exprs, rule.action...), nil
+}
+
+// set returns the set that a step looks its value up in; nil if there is none.
+func (s matchStep) set() (*nftables.Set, []nftables.SetElement) {
+	set := &nftables.Set{Anonymous: true, Constant: true, KeyType: s.keyType}
+	var elements []nftables.SetElement
+	switch {
+	case len(s.members) > 0:
+		for _, m := range s.members {
+			elements = append(elements, nftables.SetElement{Key: m})
+		}
+	case len(s.ranges) > 0:
+		set.Interval = true
+		elements = intervals(s.ranges)
+	case len(s.pairs) > 0:
+		set.IsMap, set.DataType = true, s.keyType
+		for _, p := range s.pairs {
+			elements = append(elements, nftables.SetElement{Key: p[0], Val: p[1]})
+		}
+	default:
+		return nil, nil
+	}
+	return set, elements
+}
+
+// intervals returns the elements of a set of ranges: the kernel wants each start and each
+// first value behind an end, and neither overlaps nor neighbours.
+func intervals(ranges [][2][]byte) []nftables.SetElement {
+	ranges = slices.SortedFunc(slices.Values(ranges), func(a, b [2][]byte) int { return bytes.Compare(a[0], b[0]) })
+	var elements []nftables.SetElement
+	for i := 0; i < len(ranges); {
+		last := ranges[i][1]
+		elements = append(elements, nftables.SetElement{Key: ranges[i][0]})
+		behind, more := successor(last)
+		for i++; i < len(ranges) && (!more || bytes.Compare(ranges[i][0], behind) <= 0); i++ {
+			if bytes.Compare(ranges[i][1], last) > 0 {
+				last = ranges[i][1]
+				behind, more = successor(last)
+			}
+		}
+		if more {
+			elements = append(elements, nftables.SetElement{Key: behind, IntervalEnd: true})
+		}
+	}
+	return elements
+}
+
+// successor returns the next value; the highest has none.
+func successor(value []byte) (next []byte, ok bool) {
+	next = slices.Clone(value)
+	for i := len(next) - 1; i >= 0; i-- {
+		next[i]++
+		if next[i] != 0 {
+			return next, true
+		}
+	}
+	return nil, false
 }
 
 func (r *Reconciler) deleteTable(f family) error {
