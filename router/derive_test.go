@@ -19,7 +19,9 @@ import (
 //nolint:gochecknoglobals // a flag is known before the tests run
 var update = flag.Bool("update", false, "write the golden files anew")
 
-func compareNetip() cmp.Option { return cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}, netip.AddrPort{}) }
+func compareNetip() cmp.Option {
+	return cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}, netip.AddrPort{})
+}
 
 func load(t *testing.T, path string) *config.Document {
 	t.Helper()

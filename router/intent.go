@@ -108,6 +108,9 @@ type Uplink struct {
 	Mark uint32
 	// Links lead to it, those of both families.
 	Links []string
+	// MTU is the largest packet that it takes; zero if it is not known. It is filled in by
+	// who looks at the kernel.
+	MTU int
 }
 
 // SourceNAT translates what a network sends through an uplink.

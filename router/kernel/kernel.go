@@ -174,7 +174,7 @@ func (r *Reconciler) Apply(ctx context.Context, intent router.Intent) (Report, e
 	defer r.mu.Unlock()
 	var report Report
 	report.Changed, report.FirstPackets = r.holdFirst(intent)
-	intent, lacking := r.withHelpers(intent)
+	intent, lacking := r.withHelpers(r.withMTUs(intent))
 	for range maxRounds {
 		if err := ctx.Err(); err != nil {
 			return report, err

@@ -2,7 +2,9 @@ package kernel
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/google/nftables/binaryutil"
@@ -75,7 +77,7 @@ func paths(intent router.Intent, f family) []filterRule {
 	for _, u := range intent.Uplinks {
 		links = append(links, u.Links...)
 	}
-	rules := append(limits(intent, f, links), clamps(links)...)
+	rules := append(limits(intent, f, links), clamps(intent.Uplinks, f, links)...)
 	rules = append(rules, filterRule{text: "ct mark & mask != 0 accept", steps: []matchStep{marked()}, action: accept()})
 	rules = append(rules, kept(intent, f)...)
 	rules = append(rules, unmarked(intent, f, links)...)
@@ -133,6 +135,10 @@ func unmarked(intent router.Intent, f family, links []string) []filterRule {
 			text:   fmt.Sprintf("saddr %s daddr %s oifname { %s } accept", d.Network.Masked(), d.Destination.Masked(), strings.Join(d.Links, ", ")),
 			steps:  []matchStep{source(d.Network), target(d.Destination), oneOf(expr.MetaKeyOIFNAME, d.Links)},
 			action: accept(),
+		}, filterRule{
+			text:   fmt.Sprintf("saddr %s daddr %s iifname { %s } accept", d.Destination.Masked(), d.Network.Masked(), strings.Join(d.Links, ", ")),
+			steps:  []matchStep{source(d.Destination), target(d.Network), oneOf(expr.MetaKeyIIFNAME, d.Links)},
+			action: accept(),
 		})
 	}
 	names := "{ " + strings.Join(links, ", ") + " }"
@@ -162,26 +168,70 @@ const (
 	maximumOption = 2
 )
 
-// clamps keep connections from sending segments that an uplink's MTU does not let pass,
-// both those that use it now and those that a switch may lead there. The kernel never makes the
-// size larger.
-func clamps(links []string) []filterRule {
-	var rules []filterRule
-	for _, side := range sidesOfLink() {
+// clamps keep connections from sending segments that an uplink's MTU does not let pass. What
+// leaves may have a smaller one on its way, as far as the kernel knows. What comes in tells
+// hosts how much they may send by the uplink. The kernel never makes the size larger.
+func clamps(uplinks []router.Uplink, f family, links []string) []filterRule {
+	size := func() expr.Any {
+		return &expr.Exthdr{SourceRegister: register, Type: maximumOption, Offset: 2, Len: 2, Op: expr.ExthdrOpTcpopt}
+	}
+	rules := []filterRule{{
+		text:  "oifname { " + strings.Join(links, ", ") + " } tcp flags & (syn|rst) == syn tcp option maxseg size set rt mtu",
+		steps: []matchStep{oneOf(expr.MetaKeyOIFNAME, links), opening()},
+		action: []expr.Any{
+			&expr.Rt{Register: register, Key: expr.RtTCPMSS},
+			&expr.Byteorder{SourceRegister: register, DestRegister: register, Op: expr.ByteorderHton, Len: 2, Size: 2},
+			size(),
+		},
+	}}
+	for _, u := range uplinks {
+		largest := u.MTU - headersOf(f)
+		if largest <= 0 || largest > math.MaxUint16 {
+			continue
+		}
 		rules = append(rules, filterRule{
-			text: fmt.Sprintf("%s { %s } tcp flags & (syn|rst) == syn tcp option maxseg size set rt mtu", side.field, strings.Join(links, ", ")),
-			steps: []matchStep{oneOf(side.key, links), {exprs: []expr.Any{
-				&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register}, equals(unix.IPPROTO_TCP),
-				payload(expr.PayloadBaseTransportHeader, tcpFlags, 1),
-				&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 1, Mask: []byte{tcpSYN | tcpRST}, Xor: []byte{0}},
-				equals(tcpSYN),
-			}}},
-			action: []expr.Any{
-				&expr.Rt{Register: register, Key: expr.RtTCPMSS},
-				&expr.Byteorder{SourceRegister: register, DestRegister: register, Op: expr.ByteorderHton, Len: 2, Size: 2},
-				&expr.Exthdr{SourceRegister: register, Type: maximumOption, Offset: 2, Len: 2, Op: expr.ExthdrOpTcpopt},
-			},
+			text:   fmt.Sprintf("iifname { %s } tcp flags & (syn|rst) == syn tcp option maxseg size set %d", strings.Join(u.Links, ", "), largest),
+			steps:  []matchStep{oneOf(expr.MetaKeyIIFNAME, u.Links), opening()},
+			action: []expr.Any{&expr.Immediate{Register: register, Data: portBytes(uint16(largest))}, size()},
 		})
 	}
 	return rules
+}
+
+// headersOf is the length of the headers of IP and TCP without options.
+func headersOf(f family) int {
+	if f == ipv6 {
+		return 60
+	}
+	return 40
+}
+
+// opening matches what opens a connection of TCP, and the answer.
+func opening() matchStep {
+	return matchStep{exprs: []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register}, equals(unix.IPPROTO_TCP),
+		payload(expr.PayloadBaseTransportHeader, tcpFlags, 1),
+		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 1, Mask: []byte{tcpSYN | tcpRST}, Xor: []byte{0}},
+		equals(tcpSYN),
+	}}
+}
+
+// withMTUs returns an intent that knows how large packets each uplink takes.
+func (r *Reconciler) withMTUs(in router.Intent) router.Intent {
+	in.Uplinks = slices.Clone(in.Uplinks)
+	for i := range in.Uplinks {
+		u := &in.Uplinks[i]
+		for _, v := range in.VirtualLinks {
+			if !slices.Contains(u.Links, v.Name) {
+				continue
+			}
+			for _, name := range []string{v.Parent, v.Name} {
+				// One that is not there yet will have that of its parent.
+				if l, err := r.links.LinkByName(name); err == nil && (u.MTU == 0 || l.Attrs().MTU < u.MTU) {
+					u.MTU = l.Attrs().MTU
+				}
+			}
+		}
+	}
+	return in
 }
