@@ -128,7 +128,7 @@ func (r *Reconciler) open() (err error) {
 	if r.first, err = nfqueue.NewRules(r.group); err != nil {
 		return err
 	}
-	r.nft, err = nftables.New(nftables.AsLasting())
+	r.nft, err = openNetfilter()
 	return err
 }
 

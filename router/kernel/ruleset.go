@@ -57,6 +57,8 @@ type matchStep struct {
 	members [][]byte
 	ranges  [][2][]byte
 	pairs   [][2][]byte
+	// others turns the answer around.
+	others bool
 }
 
 // digest identifies the whole ruleset.
@@ -102,7 +104,7 @@ const (
 // MASTER and BACKUP. The two nat chains must exist even without rules: without a
 // hook the kernel does not translate replicated flows.
 func desiredRules(intent router.Intent, f family) ruleset {
-	set := ruleset{family: f, helpers: helpersOf(intent, f), chains: append(accessChains(intent, f), []filterChain{
+	set := ruleset{family: f, helpers: helpersOf(intent, f), chains: append(jumpedTo(intent, f), []filterChain{
 		{
 			name: "recall", kind: nftables.ChainTypeFilter,
 			hook: nftables.ChainHookPrerouting, priority: nftables.ChainPriorityMangle,
@@ -116,7 +118,7 @@ func desiredRules(intent router.Intent, f family) ruleset {
 		{
 			name: "prerouting", kind: nftables.ChainTypeNAT,
 			hook: nftables.ChainHookPrerouting, priority: nftables.ChainPriorityNATDest,
-			rules: destinations(intent, f),
+			rules: inbound(intent, f),
 		},
 		{
 			name: "postrouting", kind: nftables.ChainTypeNAT,
@@ -332,5 +334,9 @@ func equals(data ...byte) expr.Any {
 }
 
 func accept() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}} }
+
+func jump(chain string) []expr.Any {
+	return []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: chain}}
+}
 
 func drop() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}} }

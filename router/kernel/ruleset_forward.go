@@ -33,7 +33,7 @@ func forwarding(intent router.Intent, f family) []filterRule {
 	}
 	rules = append(rules, silent(intent, s)...)
 	rules = append(rules, attachments(intent, f)...)
-	rules = append(rules, judged(intent, s)...)
+	rules = append(rules, judged(intent)...)
 	rules = append(rules, admitted(intent, s)...)
 	if len(s.networks) > 0 {
 		names := "{ " + strings.Join(s.networks, ", ") + " }"
@@ -42,7 +42,11 @@ func forwarding(intent router.Intent, f family) []filterRule {
 			steps:  []matchStep{oneOf(expr.MetaKeyIIFNAME, s.networks), oneOf(expr.MetaKeyOIFNAME, s.networks)},
 			action: accept(),
 		})
-		rules = append(rules, outward(intent, f, s)...)
+		if len(outward(intent, f, s)) > 0 {
+			rules = append(rules, filterRule{
+				text: "iifname " + names + " jump outward", steps: []matchStep{oneOf(expr.MetaKeyIIFNAME, s.networks)}, action: jump("outward"),
+			})
+		}
 	}
 	list := "{ " + strings.Join(s.all, ", ") + " }"
 	return append(
@@ -52,16 +56,18 @@ func forwarding(intent router.Intent, f family) []filterRule {
 	)
 }
 
-// outward lets new flows pass from networks to uplinks: what is translated there,
+// outward lets new flows that come from networks pass to uplinks: what is translated there,
 // and of IPv6 also what has an address of the network it comes from.
 func outward(intent router.Intent, f family, s sides) []filterRule {
-	names := "{ " + strings.Join(s.networks, ", ") + " }"
+	if len(s.networks) == 0 {
+		return nil
+	}
 	var rules []filterRule
 	for _, n := range intent.NAT {
 		if familyOf(n.From.Addr()) == f {
 			rules = append(rules, filterRule{
-				text:   fmt.Sprintf("iifname %s saddr %s oifname %q accept", names, n.From.Masked(), n.Link),
-				steps:  []matchStep{oneOf(expr.MetaKeyIIFNAME, s.networks), source(n.From), named(expr.MetaKeyOIFNAME, n.Link)},
+				text:   fmt.Sprintf("saddr %s oifname %q accept", n.From.Masked(), n.Link),
+				steps:  []matchStep{source(n.From), named(expr.MetaKeyOIFNAME, n.Link)},
 				action: accept(),
 			})
 		}
@@ -69,8 +75,8 @@ func outward(intent router.Intent, f family, s sides) []filterRule {
 	for _, d := range intent.Direct {
 		if familyOf(d.Destination.Addr()) == f {
 			rules = append(rules, filterRule{
-				text:   fmt.Sprintf("iifname %s saddr %s daddr %s oifname { %s } accept", names, d.Network.Masked(), d.Destination.Masked(), strings.Join(d.Links, ", ")),
-				steps:  []matchStep{oneOf(expr.MetaKeyIIFNAME, s.networks), source(d.Network), target(d.Destination), oneOf(expr.MetaKeyOIFNAME, d.Links)},
+				text:   fmt.Sprintf("saddr %s daddr %s oifname { %s } accept", d.Network.Masked(), d.Destination.Masked(), strings.Join(d.Links, ", ")),
+				steps:  []matchStep{source(d.Network), target(d.Destination), oneOf(expr.MetaKeyOIFNAME, d.Links)},
 				action: accept(),
 			})
 		}

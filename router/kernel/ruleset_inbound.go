@@ -15,17 +15,39 @@ import (
 // portsPerMap bounds the maps of ports: the kernel's messages have no room for long ones.
 const portsPerMap = 512
 
+// jumpedTo are the chains without hooks. What many rules have in common is asked before the
+// jump: a set of links in each of them would make a table of many networks huge.
+func jumpedTo(intent router.Intent, f family) []filterChain {
+	chains := accessChains(intent, f)
+	if rules := destinations(intent, f); len(rules) > 0 {
+		chains = append(chains, filterChain{name: "inbound", rules: rules})
+	}
+	if rules := outward(intent, f, sidesOf(intent, f)); len(rules) > 0 {
+		chains = append(chains, filterChain{name: "outward", rules: rules})
+	}
+	return chains
+}
+
+// inbound leads what comes in by our links to [destinations].
+func inbound(intent router.Intent, f family) []filterRule {
+	s := sidesOf(intent, f)
+	if len(s.all) == 0 || len(destinations(intent, f)) == 0 {
+		return nil
+	}
+	return []filterRule{{
+		text:   "iifname { " + strings.Join(s.all, ", ") + " } jump inbound",
+		steps:  []matchStep{oneOf(expr.MetaKeyIIFNAME, s.all)},
+		action: jump("inbound"),
+	}}
+}
+
 // destinations translate what comes to virtual addresses and is meant for inner hosts.
 // It may come from the outside or from any network; where from stays visible to the host.
 func destinations(intent router.Intent, f family) []filterRule {
-	s := sidesOf(intent, f)
-	if len(s.all) == 0 {
-		return nil
-	}
 	var rules []filterRule
 	for _, w := range intent.Forwards {
 		if familyOf(w.Address) == f {
-			rules = append(rules, forwarded(w, f, s)...)
+			rules = append(rules, forwarded(w, f)...)
 		}
 	}
 	for _, n := range intent.StaticNAT {
@@ -33,8 +55,8 @@ func destinations(intent router.Intent, f family) []filterRule {
 			continue
 		}
 		rules = append(rules, filterRule{
-			text:   fmt.Sprintf("iifname { %s } daddr %s dnat to %s", strings.Join(s.all, ", "), n.Address, n.Host),
-			steps:  []matchStep{oneOf(expr.MetaKeyIIFNAME, s.all), target(single(n.Address))},
+			text:   fmt.Sprintf("daddr %s dnat to %s", n.Address, n.Host),
+			steps:  []matchStep{target(single(n.Address))},
 			action: translate(expr.NATTypeDestNAT, f, n.Host),
 		})
 	}
@@ -53,10 +75,10 @@ func translate(kind expr.NATType, f family, to netip.Addr) []expr.Any {
 
 // forwarded are the rules of one forward. Ports stay, or are looked up: the kernel has
 // no way to add to them.
-func forwarded(w router.Forward, f family, s sides) []filterRule {
-	text := fmt.Sprintf("iifname { %s } daddr %s protocol %d dport %d-%d saddr %v dnat to %s",
-		strings.Join(s.all, ", "), w.Address, w.Protocol, w.First, w.Last, w.From, w.To)
-	steps := []matchStep{oneOf(expr.MetaKeyIIFNAME, s.all), target(single(w.Address)), protocolIs(w.Protocol)}
+func forwarded(w router.Forward, f family) []filterRule {
+	text := fmt.Sprintf("daddr %s protocol %d dport %d-%d saddr %v dnat to %s",
+		w.Address, w.Protocol, w.First, w.Last, w.From, w.To)
+	steps := []matchStep{target(single(w.Address)), protocolIs(w.Protocol)}
 	if len(w.From) > 0 {
 		steps = append(steps, addressIn(f, headerOf(f).source, w.From))
 	}
@@ -253,7 +275,7 @@ func foreign(prefixes []netip.Prefix, f family) bool {
 
 // judged leads new flows to the ACLs of the networks that they come from and go to. What stays
 // in a network is not judged.
-func judged(intent router.Intent, s sides) []filterRule {
+func judged(intent router.Intent) []filterRule {
 	var rules []filterRule
 	for _, direction := range []string{"egress-", "ingress-"} {
 		near, far := sidesOfLink()[1], sidesOfLink()[0]
@@ -261,19 +283,12 @@ func judged(intent router.Intent, s sides) []filterRule {
 			near, far = far, near
 		}
 		for _, a := range intent.Access {
-			own := make(map[string]bool, len(a.Links))
-			for _, link := range a.Links {
-				own[link] = true
-			}
-			others := without(s.all, func(link string) bool { return own[link] })
-			if len(others) == 0 {
-				continue
-			}
+			beyond := oneOf(far.key, a.Links)
+			beyond.others = true
 			rules = append(rules, filterRule{
-				text: fmt.Sprintf("%s { %s } %s { %s } jump %s%s", near.field, strings.Join(a.Links, ", "), far.field, strings.Join(others, ", "),
-					direction, a.Network),
-				steps:  []matchStep{oneOf(near.key, a.Links), oneOf(far.key, others)},
-				action: []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: direction + a.Network}},
+				text:   fmt.Sprintf("%s { %s } %s != same jump %s%s", near.field, strings.Join(a.Links, ", "), far.field, direction, a.Network),
+				steps:  []matchStep{oneOf(near.key, a.Links), beyond},
+				action: jump(direction + a.Network),
 			})
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
+	"github.com/mdlayher/netlink"
 
 	"tandem/router"
 )
@@ -136,6 +137,16 @@ func (r *Reconciler) replaceTable(want ruleset) error {
 	return err
 }
 
+// batchSize is room for the largest table: the kernel takes a transaction as one message.
+const batchSize = 16 << 20
+
+// openNetfilter opens a connection in the network namespace of the calling thread.
+func openNetfilter() (*nftables.Conn, error) {
+	return nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
+		return errors.Join(c.SetWriteBuffer(batchSize), c.SetReadBuffer(batchSize))
+	}))
+}
+
 // renew replaces the connection on which a request has failed: the kernel answers
 // each message of a batch, and an answer that was not read would be taken for that
 // of the next request, for ever.
@@ -145,7 +156,7 @@ func (r *Reconciler) renew(failed error) error {
 	}
 	var fresh *nftables.Conn
 	err := r.inNamespace(func() (err error) {
-		fresh, err = nftables.New(nftables.AsLasting())
+		fresh, err = openNetfilter()
 		return err
 	})
 	if err != nil {
@@ -168,7 +179,7 @@ func (r *Reconciler) expressions(t *nftables.Table, rule filterRule) ([]expr.Any
 		if err := r.nft.AddSet(set, elements); err != nil {
 			return nil, fmt.Errorf("encode rule %q: %w", rule.text, err)
 		}
-		lookup := &expr.Lookup{SourceRegister: register, SetName: set.Name, SetID: set.ID}
+		lookup := &expr.Lookup{SourceRegister: register, SetName: set.Name, SetID: set.ID, Invert: s.others}
 		if set.IsMap {
 			lookup.DestRegister, lookup.IsDestRegSet = secondRegister, true
 		}
