@@ -88,7 +88,7 @@ func decodeExpectNAT(b []byte, e *conntracksync.Expectation) error {
 			return err
 		}
 	}
-	e.NATReply = direction != 0
+	e.NATReply = direction == 1 // IP_CT_DIR_REPLY
 	e.HasNAT = walk.seen&(1<<expectNATTuple) != 0
 	return nil
 }
