@@ -326,3 +326,29 @@ func TestCloseRemovesTheTable(t *testing.T) {
 		t.Errorf("tables are %s", all)
 	}
 }
+
+// TestWithoutLinks selects a part of the network, which no rule of routing names: resets are then
+// sent by the main table.
+func TestWithoutLinks(t *testing.T) {
+	l := newLab(t)
+	serve(t, l.server, server4+":7")
+	down := l.teardown(t)
+	c := dial(t, l.office, "tcp", "", server4+":7")
+	part := Flows{Mark: markA, Mask: markMask, Networks: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/25")}}
+	if ended, err := down.End(t.Context(), []Flows{part}); err != nil || ended.TCP != 1 {
+		t.Fatalf("ended %+v: %v", ended, err)
+	}
+	if down.table.direct {
+		t.Error("links were found")
+	}
+	wasReset(t, c)
+	// The whole network's links come in addition.
+	c = dial(t, l.office, "tcp", "", server4+":7")
+	if ended, err := down.End(t.Context(), officeOnA()); err != nil || ended.TCP != 1 {
+		t.Fatalf("ended %+v: %v", ended, err)
+	}
+	if !down.table.direct {
+		t.Error("no links were found")
+	}
+	wasReset(t, c)
+}
