@@ -256,7 +256,7 @@ func (n *node) checkFailures() {
 					name = u.Name
 				}
 			}
-			if name != "" {
+			if name != "" && n.accuses("network "+network) {
 				n.fail("failures", "%s has no uplink for %s, though %s works", n.name, network, name)
 			}
 			continue
@@ -269,13 +269,7 @@ func (n *node) checkFailures() {
 			delete(n.accused, name)
 			continue
 		}
-		// A BACKUP may have its doubts for a moment.
-		since, is := n.accused[name]
-		if !is {
-			since = n.now
-			n.accused[name] = since
-		}
-		if n == n.master || n.now-since > time.Second {
+		if n.accuses(name) {
 			n.fail("failures", "%s counts %s as dead, though it works", n.name, name)
 		}
 	}
@@ -289,6 +283,17 @@ func (n *node) checkFailures() {
 			n.fail("failures", "%s is dead for %s and does not count: %q\n%s", wanted, n.name, failures, n.explain(network.Name))
 		}
 	}
+}
+
+// accuses notes that a failure counts without a cause, and tells whether that is wrong: a BACKUP may have its
+// doubts for a moment.
+func (n *node) accuses(name string) bool {
+	since, is := n.accused[name]
+	if !is {
+		since = n.now
+		n.accused[name] = since
+	}
+	return n == n.master || n.now-since > time.Second
 }
 
 // allGood tells that a way works for so long that nothing is held against it.
