@@ -109,7 +109,7 @@ func (n *node) checkLoss(network *config.Network, chosen string, t *truth) {
 // wasGood tells that the silence of a gateway began when all was well: a gateway that was silent before tells
 // nothing.
 func (n *node) wasGood(t *truth) bool {
-	return t.silent >= 0 && t.since == t.silent && t.mute == t.silent
+	return t.silent >= 0 && t.since == t.silent && t.mute == t.silent && t.mute-t.heard > 1500*ms
 }
 
 // switched: there is a reason for each switch, and a better place.

@@ -31,6 +31,8 @@ type truth struct {
 	cut, silent time.Duration
 	// mute is since when the gateway does not answer, whatever lies beyond.
 	mute time.Duration
+	// heard is since when it answered before that or answers now: one that has just come back does not count yet.
+	heard time.Duration
 	// Last times of each quality; negative if never.
 	last [3]time.Duration
 	// flap is when the link or the address last came back.
@@ -68,6 +70,9 @@ func (n *node) learnOne(network *config.Network, p *port, t *truth) {
 		t.flap = n.now
 	}
 	mark(&t.cut, cut, n.now)
+	if t.mute >= 0 && !p.gateway.dead {
+		t.heard = n.now
+	}
 	mark(&t.mute, p.gateway.dead, n.now)
 	mark(&t.silent, p.gateway.dead && (p.beyond.dead || len(network.Probe.Targets) == 0), n.now)
 }
