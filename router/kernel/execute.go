@@ -165,6 +165,11 @@ func (r *Reconciler) changeRoute(o op) error {
 		}
 		index = l.Attrs().Index
 	}
+	return r.changeRouteBy(o, index)
+}
+
+// changeRouteBy is changeRoute where the index of the link is known.
+func (r *Reconciler) changeRouteBy(o op, index int) error {
 	n := requestRoute(o.route, index)
 	if o.kind == deleteRoute {
 		return ignore(r.links.RouteDel(&n), unix.ESRCH)
