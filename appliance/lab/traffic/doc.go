@@ -26,6 +26,15 @@
 // from another address than before: its NAT mapping is gone then, though echoes
 // still flow. A lost flow stays lost.
 //
+// # New connections
+//
+// A new connection is a handshake of TCP from a port that is free at that moment, and a
+// reset as soon as the client has sent the last segment of it: four packets, and in the
+// router five events of connection tracking until the flow is forgotten. What does not
+// stand within three seconds has failed. Neither end has a goroutine for it, and the
+// server's kernel hands it to nobody, so that the rate says what the router can do, and
+// not what it costs to take a connection.
+//
 // # End of life
 //
 // A child ends when its standard input ends, that is with its parent however that
