@@ -541,3 +541,68 @@ func (s *stand) inTransfer(backup string) {
 		return errors.New("not yet")
 	})
 }
+
+// fillable is the largest limit of a table that the test fills. To lower it would be felt
+// in every network namespace of the machine.
+const fillable = 1 << 19
+
+// TestTableOfTheBackupIsFull fills the BACKUP's table with flows that are its own
+// business. What the MASTER tells is refused, and both say so; when there is room again
+// it is told again.
+func TestTableOfTheBackupIsFull(t *testing.T) {
+	s := newPairOf(t, lab.Options{Interval: unhurried})
+	flows := s.traffic(calmLoad(100))
+	s.equalTables(200)
+	master, backup := s.roles()
+	limit := s.status(backup).Sync.Limit
+	if limit == 0 || limit > fillable {
+		t.Skipf("this machine's tables take %d sessions", limit)
+	}
+	defer s.consistent()()
+	own := map[string]string{lab.Alpha: "10.255.0.1", lab.Bravo: "10.255.0.2"}[backup]
+	s.fill(backup, own, limit)
+	const count = 100
+	var refused []conntracksync.Flow
+	for i := range uint16(count) {
+		refused = append(refused, made(4000+i, 50_000+i))
+	}
+	s.enters(master, conntracksync.OpCreate, refused...)
+	s.eventually("the BACKUP says that its table is full", func(ctx context.Context) error {
+		answer, err := s.Status(ctx, backup)
+		if err == nil && (answer.Sync.Complete || !strings.Contains(strings.Join(answer.Problems, "\n"), "nf_conntrack_max")) {
+			err = fmt.Errorf("it says %q, complete: %v", answer.Problems, answer.Sync.Complete)
+		}
+		return err
+	})
+	s.conntrack(backup, "-D", "-s", own)
+	t.Logf("equal %v after there was room", s.equalMade(count))
+	s.ready()
+	s.equalTables(200 + count)
+	flows.report()
+}
+
+// fill adds flows from an address to a node's table until it takes no more.
+func (s *stand) fill(node, from string, limit int) {
+	s.t.Helper()
+	s.must(s.Namespace(node).Do(func() error {
+		writer, err := ctnetlink.NewWriter()
+		if err != nil {
+			return err
+		}
+		defer func() { _ = writer.Close() }() // it was only written to
+		for i := 0; i < limit; {
+			var ops []conntracksync.Op
+			for ; len(ops) < 1000; i++ {
+				f := made(uint16(i), uint16(i))
+				f.Original.Source, f.Original.DestinationPort = netip.MustParseAddr(from), uint16(100+i>>16)
+				f.Reply = conntracksync.Tuple{Source: f.Original.Destination, Destination: f.Original.Source, SourcePort: f.Original.DestinationPort, DestinationPort: f.Original.SourcePort}
+				f.Status &^= conntracksync.StatusSourceNAT
+				ops = append(ops, conntracksync.Op{Kind: conntracksync.OpCreate, Flow: f})
+			}
+			if _, err := writer.Apply(ops); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+}
