@@ -3,6 +3,7 @@ package node
 import (
 	"encoding/hex"
 	"slices"
+	"strings"
 	"time"
 
 	"tandem/appliance/status"
@@ -13,6 +14,21 @@ import (
 
 // settling is how long after a change of role nothing is said about who hears whom.
 const settling = time.Second
+
+// peerHash is the hash of the peer's document. Its heartbeats say at once when that changes, if only the
+// beginning of the hash; the stream told all of it when it began.
+func peerHash(p elector.PeerReport, stream, own string) string {
+	if p.HeartbeatAt.IsZero() {
+		return stream
+	}
+	told := hex.EncodeToString(p.Configuration[:])
+	for _, known := range []string{own, stream} {
+		if strings.HasPrefix(known, told) {
+			return known
+		}
+	}
+	return told
+}
 
 // conditions names all that is the case.
 func (n *node) conditions(now time.Time, r elector.Report, s status.Status) []status.Condition {

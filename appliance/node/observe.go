@@ -247,6 +247,7 @@ func (n *node) moment(now time.Time) status.Status {
 	r, _, _ := n.elector.latest()
 	s := status.Status{Time: now, Node: n.opts.Name, Role: r.State.String(), Term: r.Term}
 	s.Sync, s.Config.PeerHash = n.syncStatus(now)
+	s.Config.PeerHash = peerHash(r.Peer, s.Config.PeerHash, n.hash())
 	s.Uplinks, s.Networks = n.uplinks.outside(now)
 	s.Conditions = n.conditions(now, r, s)
 	return s

@@ -43,6 +43,7 @@ func (n *node) status(now time.Time) status.Status {
 	s.BecameMaster, s.ReleasedMaster = n.elector.masterships()
 	s.Lease, s.Recovering = n.leaseStatus(), n.recovering(now, r)
 	s.Sync, s.Config.PeerHash = n.syncStatus(now)
+	s.Config.PeerHash = peerHash(r.Peer, s.Config.PeerHash, n.hash())
 	if n.table != nil {
 		if count, err := n.table.Count(); err == nil { // else the last sample's will do
 			s.Sync.Sessions = int(count)
