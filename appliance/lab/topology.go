@@ -48,6 +48,8 @@ const (
 	SecondNATAddress    = "192.0.2.10"
 	// SecondUplinkGatewayIPv6 is the same over IPv6.
 	SecondUplinkGatewayIPv6 = "2001:db8:28::1"
+	// FirstClientAddress is the first of the client's.
+	FirstClientAddress = "10.0.0.101"
 	// GuestGateway is the virtual address on the dmz, VRID 50, and GuestAddress that of
 	// the guest.
 	GuestGateway = "10.1.0.1"

@@ -58,6 +58,12 @@ func newUplinks(n *node) (*uplinks, error) {
 		return nil, errors.Join(fmt.Errorf("open the ending of flows: %w", err), u.prober.Close())
 	}
 	u.teardown = newEnding(n, flows)
+	// A node that comes back goes on as it was until it knows better.
+	if chosen, err := loadSelection(n.path(selectionName)); err != nil {
+		n.log.Warn("the choice of uplinks begins anew", "error", err)
+	} else if len(chosen) > 0 {
+		u.selector.Adopt(time.Now(), chosen)
+	}
 	return u, u.derive(u.selector.Selection())
 }
 
@@ -243,6 +249,9 @@ func (u *uplinks) follow(ctx context.Context) {
 			u.node.log.Warn("a route could not be moved at once; the next look at the kernel tries again", "error", oneLine(err))
 		}
 		u.node.rejudge()
+		if err := saveSelection(u.node.path(selectionName), chosen); err != nil {
+			u.node.log.Warn("the choice of uplinks is not kept for the next start", "error", err)
+		}
 	}
 	now := time.Now()
 	if judge {

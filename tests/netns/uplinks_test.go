@@ -475,3 +475,59 @@ func TestUplinkChangesByDocument(t *testing.T) {
 	}
 	s.untouched()
 }
+
+// TestInboundByEachUplink lets hosts outside reach a host inside by the address of each uplink, whichever the network
+// takes itself: the answers leave by where the question came in, through a failover too.
+func TestInboundByEachUplink(t *testing.T) {
+	inside := lab.FirstClientAddress
+	forward := func(protocol string, port int) string {
+		return fmt.Sprintf("{protocol: %s, port: %d, to: \"%s:%d\"}", protocol, port, inside, port)
+	}
+	s := newUplinkStand(t, lab.Options{LAN: []string{"forwards: [" + strings.Join([]string{
+		forward("tcp", echoTCPPort), forward("udp", echoUDPPort), forward("tcp", bulkPort),
+	}, ", ") + "]"}}, nodes()...)
+	var server *traffic.Server
+	binary := os.Getenv(binaryVariable)
+	s.must(s.Namespace(lab.Client).Do(func() (err error) {
+		server, err = traffic.StartServer(exec.Command(binary, "traffic", "server"), traffic.ServerConfig{
+			Address: netip.MustParseAddr(inside), TCPPort: echoTCPPort, UDPPort: echoUDPPort, BulkPort: bulkPort,
+		})
+		return err
+	}))
+	t.Cleanup(func() { _ = server.Stop() })
+	ctx, cancel := s.context()
+	defer cancel()
+	_, err := server.Ready(ctx)
+	s.must(err)
+	var loads []*load
+	for _, address := range []string{lab.NATAddress, lab.SecondNATAddress} {
+		l := &load{s: s.stand}
+		s.must(s.Namespace(lab.Server).Do(func() (err error) {
+			l.Client, err = traffic.StartClient(exec.Command(binary, "traffic", "client"), traffic.ClientConfig{
+				Server: netip.MustParseAddr(address), TCPPort: echoTCPPort, UDPPort: echoUDPPort, BulkPort: bulkPort,
+				TCPSessions: 20, UDPFlows: 10, UDPInterval: udpInterval,
+			})
+			return err
+		}))
+		t.Cleanup(func() { _ = l.Stop() })
+		s.must(l.Ready(ctx))
+		l.mark()
+		loads = append(loads, l)
+	}
+	master, backup := s.roles()
+	s.ready()
+	s.must(s.Failover(t.Context(), master))
+	s.becomes(backup, roleMaster)
+	for _, l := range loads {
+		l.undisturbed()
+	}
+	// By the other uplink they go on when the first one is gone for both nodes, and those who came by it are told.
+	at := time.Now()
+	for _, node := range nodes() {
+		s.must(s.Unplug("wan", node))
+	}
+	s.reconnects(at, lab.SecondNATAddress)
+	loads[1].resumes(time.Now())
+	loads[1].report()
+	s.noneFrom(backup, lab.NATAddress, at)
+}
