@@ -351,7 +351,10 @@ func (r *replication) takeFrame(c *connection, f *conntracksync.Frame) {
 	case conntracksync.FrameAck, conntracksync.FrameDigestRequest, conntracksync.FrameRepairRequest:
 		r.sender.Receive(now, f)
 		r.releaseFirst(now)
-		signal(r.wake)
+		r.publish()
+		if f.Type != conntracksync.FrameAck || len(r.waiting) > 0 {
+			signal(r.wake)
+		}
 	case conntracksync.FrameStatus:
 		if r.peerHash != f.Status.ConfigHash {
 			r.node.observer.wake()

@@ -7,10 +7,11 @@ import (
 )
 
 // An event has 100 to 500 bytes, and those of helpers and labels some more. A
-// datagram that does not fit counts as truncated.
+// datagram that does not fit counts as truncated. The size is an odd number of cache
+// lines: with a power of two all datagrams would share a few places of the cache.
 const (
 	batchDatagrams    = 64
-	batchDatagramSize = 2048
+	batchDatagramSize = 33 * 64
 )
 
 // multiMessage is struct mmsghdr, which golang.org/x/sys does not have.
