@@ -30,8 +30,10 @@ type Listener struct {
 	mu sync.Mutex
 	// pending are the handshakes under way, oldest first.
 	pending []net.Conn
-	closed  bool
-	workers sync.WaitGroup
+	// calls counts those that were taken, newest is which of them got through last.
+	calls, newest uint64
+	closed        bool
+	workers       sync.WaitGroup
 }
 
 // failure is why a call came to nothing.
@@ -142,8 +144,8 @@ func (l *Listener) serve(ctx context.Context) {
 			_ = conn.Close() // a stranger's
 			continue
 		}
-		l.begin(conn)
-		l.workers.Go(func() { l.handshake(ctx, conn) })
+		call := l.begin(conn)
+		l.workers.Go(func() { l.handshake(ctx, conn, call) })
 	}
 }
 
@@ -153,7 +155,8 @@ func (l *Listener) expected(conn net.Conn) bool {
 	return ok && (!want.IsValid() || addr.AddrPort().Addr().Unmap().WithZone("") == want.Unmap().WithZone(""))
 }
 
-func (l *Listener) begin(conn net.Conn) {
+// begin returns the number of the call.
+func (l *Listener) begin(conn net.Conn) uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.pending = append(l.pending, conn)
@@ -161,6 +164,8 @@ func (l *Listener) begin(conn net.Conn) {
 		_ = l.pending[0].Close() // its handshake reports it
 		l.pending = l.pending[1:]
 	}
+	l.calls++
+	return l.calls
 }
 
 // end is false if begin of a later call has ended the handshake.
@@ -174,7 +179,7 @@ func (l *Listener) end(conn net.Conn) bool {
 	return i >= 0
 }
 
-func (l *Listener) handshake(ctx context.Context, conn net.Conn) {
+func (l *Listener) handshake(ctx context.Context, conn net.Conn, call uint64) {
 	c, err := secure(ctx, conn, l.cfg, true, l.now)
 	evicted := !l.end(conn)
 	switch {
@@ -187,8 +192,15 @@ func (l *Listener) handshake(ctx context.Context, conn net.Conn) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	// The peer calls again only if it gave its earlier call up, of which the handshake may
+	// end later here.
+	if call < l.newest {
+		_ = c.Close()
+		return
+	}
+	l.newest = call
 	select {
-	case old := <-l.channels: // the peer calls again only if it gave that one up
+	case old := <-l.channels:
 		_ = old.Close()
 	default:
 	}
