@@ -352,7 +352,8 @@ func (r *replication) takeFrame(c *connection, f *conntracksync.Frame) {
 		r.sender.Receive(now, f)
 		r.releaseFirst(now)
 		r.publish()
-		if f.Type != conntracksync.FrameAck || len(r.waiting) > 0 {
+		r.answerBarriers()
+		if f.Type != conntracksync.FrameAck { // which asks for nothing
 			signal(r.wake)
 		}
 	case conntracksync.FrameStatus:
@@ -417,6 +418,7 @@ func (r *replication) barrier(ctx context.Context) error {
 	r.waiting = append(r.waiting, done)
 	r.mu.Unlock()
 	signal(r.wake)
+	signal(r.hurrySend)
 	select {
 	case err := <-done:
 		return err
