@@ -437,7 +437,7 @@ func (s *stand) consistent() (stop func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		tick := time.NewTicker(10 * look)
+		tick := time.NewTicker(25 * look)
 		defer tick.Stop()
 		for {
 			for _, node := range nodes() {
