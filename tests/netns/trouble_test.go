@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -17,20 +16,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tandem/appliance/lab"
-	"tandem/appliance/status"
 	"tandem/conntracksync"
-	"tandem/conntracksync/ctnetlink"
 )
 
 const (
-	// madePort is the server's port of flows that the test writes into a table itself,
-	// deafPort one that hears and says nothing, echoPort echoes datagrams of any size.
-	madePort, deafPort, echoPort = 9, 7005, "7006"
+	// deafPort hears and says nothing, echoPort echoes datagrams of any size.
+	deafPort, echoPort = 7005, "7006"
 	// unhurried is an advertisement interval with which the role moves when it is told to,
 	// and not when a busy machine stalls.
 	unhurried = 10 * interval
-	// maker is the address of the client of such flows, which is nobody's.
-	maker = "10.0.0.200"
 	// suspension is for how long a node process does not run.
 	suspension = 10 * time.Second
 	// burstFlows begin at once.
@@ -172,96 +166,6 @@ func (s *stand) burst() {
 	s.conntrack(master, "-D", "-p", "udp", "--dport", strconv.Itoa(deafPort))
 }
 
-// made is an answered UDP flow that is translated to a port.
-func made(number, port uint16) conntracksync.Flow {
-	client, server := netip.MustParseAddr(maker), netip.MustParseAddr(lab.ServerAddress)
-	return conntracksync.Flow{
-		Key: conntracksync.Key{Protocol: unix.IPPROTO_UDP, Original: conntracksync.Tuple{
-			Source: client, Destination: server, SourcePort: number, DestinationPort: madePort,
-		}},
-		Reply: conntracksync.Tuple{
-			Source: server, Destination: netip.MustParseAddr(lab.NATAddress), SourcePort: madePort, DestinationPort: port,
-		},
-		Status:  conntracksync.StatusConfirmed | conntracksync.StatusSeenReply | conntracksync.StatusAssured | conntracksync.StatusSourceNAT,
-		Timeout: 600,
-	}
-}
-
-// enters writes flows into a node's table, as their packets would.
-func (s *stand) enters(node string, kind conntracksync.OpKind, flows ...conntracksync.Flow) {
-	s.t.Helper()
-	ops := make([]conntracksync.Op, 0, len(flows))
-	for _, f := range flows {
-		ops = append(ops, conntracksync.Op{Kind: kind, Flow: f})
-	}
-	s.must(s.Namespace(node).Do(func() error {
-		writer, err := ctnetlink.NewWriter()
-		if err != nil {
-			return err
-		}
-		result, err := writer.Apply(ops)
-		if err == nil && len(result.Failed) > 0 {
-			err = fmt.Errorf("the kernel refused %d flows", len(result.Failed))
-		}
-		return errors.Join(err, writer.Close())
-	}))
-}
-
-// equalMade waits until both nodes hold the same of the flows that the test has made,
-// and so many. Others come and go all the time.
-func (s *stand) equalMade(count int) (took time.Duration) {
-	s.t.Helper()
-	master, backup := s.roles()
-	began := time.Now()
-	s.eventually("both nodes hold the same of what was made", func(context.Context) error {
-		want, have := s.made(master), s.made(backup)
-		if len(want) != count || len(have) != count {
-			return fmt.Errorf("the MASTER holds %d flows, the BACKUP %d, want %d", len(want), len(have), count)
-		}
-		for key, w := range want {
-			if h := have[key]; h != w {
-				return fmt.Errorf("%+v: the MASTER holds %+v, the BACKUP %+v", key, w, h)
-			}
-		}
-		return nil
-	})
-	return time.Since(began)
-}
-
-// madeFlow is what both nodes must hold of a flow that the test has made.
-type madeFlow struct {
-	reply  conntracksync.Tuple
-	mark   uint32
-	labels [16]byte
-}
-
-// made reads the flows that the test has made.
-func (s *stand) made(node string) map[conntracksync.Key]madeFlow {
-	s.t.Helper()
-	var reader *ctnetlink.Reader
-	s.must(s.Namespace(node).Do(func() (err error) {
-		reader, err = ctnetlink.NewReader()
-		return err
-	}))
-	defer func() { _ = reader.Close() }() // it was only read from
-	var all map[conntracksync.Key]madeFlow
-	s.eventually("the table of "+node+" is read", func(ctx context.Context) error {
-		all = make(map[conntracksync.Key]madeFlow)
-		return reader.Dump(ctx, func(f *conntracksync.Flow) error {
-			if f.Original.Source.String() != maker {
-				return nil
-			}
-			it := madeFlow{reply: f.Reply, mark: f.Mark}
-			if f.Extra != nil {
-				it.labels = f.Extra.Labels
-			}
-			all[f.Key] = it
-			return nil
-		})
-	})
-	return all
-}
-
 // translateAnew ends flows and begins them again with another port at once.
 func (s *stand) translateAnew() {
 	master, backup := s.roles()
@@ -395,17 +299,6 @@ func (s *stand) foreignFlows() {
 	s.equalMade(0)
 }
 
-// conntrack calls the administrator's tool.
-func (s *stand) conntrack(node string, arguments ...string) {
-	s.t.Helper()
-	cmd := exec.Command("conntrack", arguments...)
-	out := &bytes.Buffer{}
-	cmd.Stderr = out
-	if err := s.Namespace(node).Run(cmd); err != nil {
-		s.t.Fatalf("conntrack %s on %s: %v: %s", arguments, node, err, out)
-	}
-}
-
 // edit changes and deletes flows on a node by hand. What the MASTER's administrator does
 // holds for both nodes, what the BACKUP's does for neither. (That marks were changed
 // there is only found by the next regular pass.)
@@ -427,65 +320,6 @@ func (s *stand) edit(node string) {
 	}
 	s.conntrack(master, "-D", "-s", maker)
 	s.t.Logf("gone %v after the flows were deleted on the MASTER", s.equalMade(0))
-}
-
-// consistent looks at the status of both nodes until the function that it returns is
-// called. What it says of the sessions, in facts and in words, must not contradict
-// itself at any moment.
-func (s *stand) consistent() (stop func()) {
-	ctx, cancel := context.WithCancel(s.t.Context())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		tick := time.NewTicker(25 * look)
-		defer tick.Stop()
-		for {
-			for _, node := range nodes() {
-				answer, err := s.Status(ctx, node)
-				if err != nil {
-					continue // the node does not run, or is suspended
-				}
-				if err := contradiction(answer); err != nil {
-					s.t.Errorf("%s: %v:\n%s", node, err, status.Render(answer, false))
-				}
-			}
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-			}
-		}
-	}()
-	return func() { cancel(); <-done }
-}
-
-func contradiction(answer status.Status) error {
-	y, text := answer.Sync, status.Render(answer, false)
-	sessions := ""
-	for line := range strings.Lines(text) {
-		if strings.Contains(line, " Sessions ") {
-			sessions = line
-		}
-	}
-	var wrong []error
-	for _, c := range []struct {
-		what string
-		is   bool
-	}{
-		{"the tables are equal without a stream", y.Complete && !y.Connected},
-		{"the tables are equal and being repaired", y.Complete && y.Repair != nil},
-		{"there is a stream and an error of it", y.Connected && y.Error != ""},
-		{"a repair has sent more flows than there are", y.Repair != nil && y.Repair.Sent > y.Repair.Flows},
-		{"flows were refused for no reason", y.Refused > 0 && len(y.RefusedBy) == 0},
-		{"the text does not say that nothing is replicated", strings.Contains(sessions, "not replicated") == y.Connected},
-		{"the text does not say that the tables differ", strings.Contains(sessions, "INCOMPLETE") != (y.Connected && !y.Complete)},
-		{"the text hides a repair", strings.Contains(text, "parts of the tables differ") != (y.Connected && y.Repair != nil)},
-	} {
-		if c.is {
-			wrong = append(wrong, errors.New(c.what))
-		}
-	}
-	return errors.Join(wrong...)
 }
 
 // manyFlows are in a transfer that is cut off.
@@ -579,30 +413,4 @@ func TestTableOfTheBackupIsFull(t *testing.T) {
 	s.ready()
 	s.equalTables(200 + count)
 	flows.report()
-}
-
-// fill adds flows from an address to a node's table until it takes no more.
-func (s *stand) fill(node, from string, limit int) {
-	s.t.Helper()
-	s.must(s.Namespace(node).Do(func() error {
-		writer, err := ctnetlink.NewWriter()
-		if err != nil {
-			return err
-		}
-		defer func() { _ = writer.Close() }() // it was only written to
-		for i := 0; i < limit; {
-			var ops []conntracksync.Op
-			for ; len(ops) < 1000; i++ {
-				f := made(uint16(i), uint16(i))
-				f.Original.Source, f.Original.DestinationPort = netip.MustParseAddr(from), uint16(100+i>>16)
-				f.Reply = conntracksync.Tuple{Source: f.Original.Destination, Destination: f.Original.Source, SourcePort: f.Original.DestinationPort, DestinationPort: f.Original.SourcePort}
-				f.Status &^= conntracksync.StatusSourceNAT
-				ops = append(ops, conntracksync.Op{Kind: conntracksync.OpCreate, Flow: f})
-			}
-			if _, err := writer.Apply(ops); err != nil {
-				return err
-			}
-		}
-		return nil
-	}))
 }
