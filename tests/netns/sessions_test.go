@@ -17,7 +17,7 @@ const (
 	// newPerSecond is the rate of new connections beside the sessions that are watched: a
 	// little more than the 5000 that shall stand on the average, since those that begin
 	// while the role moves stand late or, at the end, not at all.
-	newPerSecond = 5200
+	newPerSecond = 5500
 	// sharedPort is the first source port that several clients have.
 	sharedPort = 20000
 	// fileSize takes some three seconds; wordSize is over at once.
@@ -53,9 +53,10 @@ func TestSessionsSurvive(t *testing.T) {
 	s.equalTables(100)
 	all.churn()
 	for trip := range 3 {
-		master, backup := s.roles()
+		master, _ := s.roles()
 		all.move(fmt.Sprintf("round trip %d, there", trip+1), lab.Crash, master)
-		all.move(fmt.Sprintf("round trip %d, back", trip+1), lab.Handover, backup)
+		master, _ = s.roles() // on a machine that stalls it may have moved once more
+		all.move(fmt.Sprintf("round trip %d, back", trip+1), lab.Handover, master)
 	}
 	all.calm()
 	s.equalTables(100)
