@@ -182,7 +182,7 @@ func disableIPv6() error {
 func allowIPv6() error {
 	for _, link := range []string{"lo", "eth0", "eth1"} {
 		err := writeSysctl("ipv6/conf/"+link+"/disable_ipv6", "0")
-		if err != nil && !(link == "eth1" && errors.Is(err, os.ErrNotExist)) {
+		if err != nil && (link != "eth1" || !errors.Is(err, os.ErrNotExist)) {
 			return err
 		}
 	}

@@ -207,8 +207,6 @@ type uplinkFault struct {
 	name         string
 	inject, heal func(s *uplinkStand)
 	bound        time.Duration
-	// drains tells that the wan still works, so that flows may stay.
-	drains bool
 }
 
 func uplinkFaults() []uplinkFault {
