@@ -122,7 +122,10 @@ func (s *Sender) Connected(now time.Time, local, remote Hello) {
 	s.pass.repairAt = now
 	s.start(now)
 	if s.master && s.connected {
-		s.pass.want(now) // for what is in no digest
+		// For what is in no digest. A peer that misses much asks for a pass in which all of
+		// that goes along; two in a row would make it wait for twice as long.
+		s.pass.want(now.Add(askTime))
+		s.pass.unheard = true
 	}
 }
 
@@ -133,7 +136,7 @@ func (s *Sender) Disconnected() {
 	s.connected = false
 	s.seq, s.ackedSeq = 0, 0
 	s.digestsWanted = false
-	s.pass.wanted = BucketSet{}
+	s.pass.wanted, s.pass.asked = BucketSet{}, false
 	s.lag.forget()
 }
 
@@ -157,7 +160,7 @@ func (s *Sender) SetRole(now time.Time, master bool, term uint64) {
 			s.ix.endPass()
 		}
 		s.pass.abandon()
-		s.pass.wanted, s.pass.trimAt = BucketSet{}, time.Time{}
+		s.pass.wanted, s.pass.asked, s.pass.trimAt = BucketSet{}, false, time.Time{}
 	case promoted:
 		s.pass.trimAt = now.Add(s.cfg.TrimDelay)
 		s.pass.repairAt = now

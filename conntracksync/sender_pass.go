@@ -2,8 +2,13 @@ package conntracksync
 
 import "time"
 
-// childLimit bounds the flows with a master that wait for the end of a pass.
-const childLimit = 1 << 16
+const (
+	// childLimit bounds the flows with a master that wait for the end of a pass.
+	childLimit = 1 << 16
+	// askTime is how long a peer that has connected may take to ask for what it misses,
+	// before a pass looks for what is in no digest. It must know its own table first.
+	askTime = 3 * time.Second
+)
 
 // senderPass is what the MASTER does with its kernel's table.
 type senderPass struct {
@@ -28,6 +33,11 @@ type senderPass struct {
 	// repairAt is when a peer that does not know digests is sent all.
 	repairAt time.Time
 	ops      []Op
+	// unheard: the peer has connected, and no pass has begun since.
+	unheard bool
+	// asked: the peer waits for a repair. hasty: the last pass was none, so that this one
+	// need not keep its distance; a peer that asks without end has to.
+	asked, hasty bool
 }
 
 // interruptRepair leaves what it was about to a later one.
@@ -48,6 +58,9 @@ func (s *Sender) dumpDue() time.Time {
 	var at time.Time
 	if s.connected || !s.ix.filled {
 		at = s.pass.due(true)
+	}
+	if s.connected && s.pass.asked && s.pass.hasty {
+		at = earliest(at, s.pass.began.Add(s.pass.spacing))
 	}
 	if s.connected && !s.digests() {
 		at = earliest(at, s.pass.repairAt)
@@ -70,7 +83,7 @@ func (s *Sender) WantDump(now time.Time) bool {
 	s.releaseAll(now) // or what is older than the pass would count as newer than its rows
 	p.begin(now)
 	s.ix.beginPass()
-	p.filling = !s.ix.filled
+	p.filling, p.unheard, p.asked = !s.ix.filled, false, false
 	p.trimming, p.trimmed = !p.trimAt.IsZero() && !now.Before(p.trimAt), 0
 	p.children, p.again, p.count = p.children[:0], BucketSet{}, 0
 	if s.connected && !s.digests() && !now.Before(p.repairAt) {
@@ -83,6 +96,7 @@ func (s *Sender) WantDump(now time.Time) bool {
 		s.stats.RepairedBuckets += uint64(p.set.Len())
 		s.queueRepair(FrameRepairBegin)
 	}
+	p.hasty = !p.repairing
 	return true
 }
 

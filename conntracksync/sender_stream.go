@@ -35,6 +35,7 @@ func (s *Sender) Receive(now time.Time, f *Frame) {
 		if s.master {
 			s.pass.wanted.unite(&f.Set)
 			s.pass.want(now)
+			s.pass.asked = true
 		}
 	case FrameHello, FrameFlows, FrameDigest, FrameDigests, FrameRepairBegin, FrameRepairEnd,
 		FrameBarrier, FrameStatus, FramePing:
@@ -48,6 +49,10 @@ func (s *Sender) acked(now time.Time, f *Frame) {
 	}
 	s.ackedSeq = max(s.ackedSeq, f.Acked)
 	s.peerComplete = f.Complete
+	if f.Complete && s.pass.unheard && s.master {
+		s.pass.want(now) // it has nothing to ask for
+		s.pass.unheard = false
+	}
 	s.lag.acked(now, f.Acked)
 	if s.barrier == barrierSent && s.ackedSeq >= s.barrierSeq {
 		s.barrier = barrierPassed
