@@ -198,12 +198,33 @@ func live(meta *uint16) bool { return meta != nil && *meta&metaMissed != metaEnd
 // slot returns where the hash is, or where it would go. The bucket must not be
 // empty.
 func (b *bucket) slot(hash uint64) int {
-	mask := len(b.hashes) - 1
-	i := int(hash) & mask
+	i := b.home(hash)
 	for b.hashes[i] != hash && b.hashes[i] != 0 {
-		i = (i + 1) & mask
+		i = b.after(i)
 	}
 	return i
+}
+
+// home is where the hash goes if there is room: its low half as a share of the table,
+// whose length is no power of two.
+func (b *bucket) home(hash uint64) int {
+	return int(uint64(uint32(hash)) * uint64(len(b.hashes)) >> 32)
+}
+
+// after returns the next slot, the first one after the last.
+func (b *bucket) after(i int) int {
+	if i++; i == len(b.hashes) {
+		return 0
+	}
+	return i
+}
+
+// steps is how far it is from one slot on to another.
+func (b *bucket) steps(from, to int) int {
+	if to < from {
+		to += len(b.hashes)
+	}
+	return to - from
 }
 
 // find returns the meta word of a flow, or of one that ended during this pass; it
@@ -308,12 +329,24 @@ func (ix *Index) remove(hash uint64, entomb bool) bool {
 // insert adds a hash that is not there.
 func (b *bucket) insert(hash uint64) *uint16 {
 	if (b.used+1)*16 > len(b.hashes)*13 {
-		b.resize(max(8, 2*len(b.hashes)))
+		b.resize(grown(len(b.hashes)))
 	}
 	i := b.slot(hash)
 	b.hashes[i], b.meta[i] = hash, metaEnded
 	b.used++
 	return &b.meta[i]
+}
+
+// grown is the length after n: 8, 12, 16, 24, 32 and so on. All buckets are about equally
+// full, so that doubling them would leave half of all the memory unused at worst.
+func grown(n int) int {
+	switch {
+	case n < 8:
+		return 8
+	case n&(n-1) == 0:
+		return n / 2 * 3
+	}
+	return n / 3 * 4
 }
 
 func (b *bucket) resize(n int) {
@@ -329,11 +362,10 @@ func (b *bucket) resize(n int) {
 
 // erase takes a hash out and closes the gap.
 func (b *bucket) erase(hash uint64) {
-	mask := len(b.hashes) - 1
 	i := b.slot(hash)
-	for j := (i + 1) & mask; b.hashes[j] != 0; j = (j + 1) & mask {
+	for j := b.after(i); b.hashes[j] != 0; j = b.after(j) {
 		// The entry at j may move to i if that is not before its home.
-		if home := int(b.hashes[j]) & mask; (j-home)&mask >= (j-i)&mask {
+		if b.steps(b.home(b.hashes[j]), j) >= b.steps(i, j) {
 			b.hashes[i], b.meta[i] = b.hashes[j], b.meta[j]
 			i = j
 		}

@@ -203,7 +203,7 @@ func TestIndexMemory(t *testing.T) {
 	ix := fullIndex(1_000_000)
 	used := heap() - before
 	t.Logf("1 M flows take %.1f MB", float64(used)/1e6)
-	if used > 25e6 {
+	if used > 18e6 {
 		t.Errorf("1 M flows take %d bytes", used)
 	}
 	runtime.KeepAlive(ix)
