@@ -118,7 +118,6 @@ func (r *Receiver) SetRole(now time.Time, master bool, term uint64) Output {
 	if role == r.role {
 		return r.output()
 	}
-	r.pass.ousted = r.role == RoleMaster
 	r.role = role
 	r.restart()
 	if r.pass.state == passRunning {

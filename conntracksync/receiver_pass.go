@@ -20,9 +20,6 @@ type receiverPass struct {
 	doubt BucketSet
 	// filling: the index does not know the table yet, and takes it in.
 	filling bool
-	// ousted: this node was MASTER and has made no pass as BACKUP. What its own events left in
-	// the index has ended while it did not listen if the first pass does not show it.
-	ousted bool
 }
 
 func (p *receiverPass) leave() { p.leftovers, p.during = 2, true }
@@ -161,12 +158,12 @@ func (r *Receiver) DumpDone(now time.Time) Output {
 	if !r.pass.ended() {
 		return r.output()
 	}
-	missing, needed := 0, r.missesNeeded()
+	missing := 0
 	again := r.ix.missing(func(_ uint64, times int) bool {
-		if times >= needed {
+		if times > 1 {
 			missing++
 		}
-		return times >= needed
+		return times > 1
 	})
 	if missing > 0 {
 		r.stats.Missing += uint64(missing)
@@ -175,7 +172,6 @@ func (r *Receiver) DumpDone(now time.Time) Output {
 	r.ix.endPass()
 	r.ix.filled = true
 	r.ix.trusted = !r.pass.overrun
-	r.pass.ousted = r.pass.ousted && r.pass.overrun
 	if !r.pass.during {
 		r.pass.leftovers = max(r.pass.leftovers-1, 0)
 	}
@@ -193,17 +189,6 @@ func (r *Receiver) DumpDone(now time.Time) Output {
 		r.ask(now)
 	}
 	return r.output()
-}
-
-// missesNeeded is how many passes in a row must not show a flow that is taken for gone. A
-// pass may be shown a table that changes only in part, so it is two. After an own mastership
-// one does, if the MASTER is there to tell again of what was missed: to wait for the second
-// would leave this node incomplete for that long after each change of role.
-func (r *Receiver) missesNeeded() int {
-	if r.pass.ousted && !r.pass.overrun && r.connected && r.features&FeatureDigests != 0 {
-		return 1
-	}
-	return 2
 }
 
 // DumpFailed tells that the table could not be read to its end. Another dump will

@@ -288,47 +288,6 @@ func TestReceiverPass(t *testing.T) {
 	}
 }
 
-// TestFirstPassAfterAMastership: a flow of which this node missed the end while it was MASTER
-// is out of the index after one pass, if the MASTER is there to correct that, and after two as
-// ever if not.
-func TestFirstPassAfterAMastership(t *testing.T) {
-	for name, c := range map[string]struct {
-		spoil func(s *stream)
-		gone  bool
-	}{
-		"the MASTER is there": {func(*stream) {}, true},
-		"there is no MASTER":  {func(s *stream) { s.r.Disconnected() }, false},
-		"events were lost":    {func(s *stream) { s.r.Recheck(epoch) }, false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			s := newStream(t, ReceiverConfig{})
-			s.records(Record{Kind: RecordNew, Flow: natFlow(1)}, Record{Kind: RecordNew, Flow: udpFlow(2)}, Record{Kind: RecordNew, Flow: udpFlow(3)})
-			s.r.SetRole(epoch, true, 4)
-			s.r.SetRole(epoch, false, 5)
-			pass := func(now time.Time, spoil func(*stream), flows ...Flow) {
-				t.Helper()
-				if !s.r.WantDump(now) {
-					t.Fatal("no pass")
-				}
-				spoil(s)
-				s.r.DumpFlows(now, flows)
-				s.r.DumpDone(now)
-			}
-			pass(epoch.Add(time.Second), c.spoil, natFlow(1), udpFlow(2))
-			if gone := s.r.ix.Flows() == 2; gone != c.gone {
-				t.Errorf("%d flows after the first pass, want the missing one gone: %v", s.r.ix.Flows(), c.gone)
-			}
-			// The next one that is not shown has its second chance.
-			if c.gone {
-				pass(epoch.Add(time.Minute), func(*stream) {}, natFlow(1))
-				if flows := s.r.ix.Flows(); flows != 2 {
-					t.Errorf("%d flows after the second pass, want 2", flows)
-				}
-			}
-		})
-	}
-}
-
 func TestInjectedTimeouts(t *testing.T) {
 	tcp := func(state TCPState, timeout uint32) Flow {
 		f := natFlow(1)
