@@ -8,6 +8,7 @@ import (
 
 	"tandem/appliance/lab"
 	"tandem/appliance/lab/traffic"
+	"tandem/router"
 )
 
 const (
@@ -30,7 +31,7 @@ func TestReplication(t *testing.T) {
 	s.equalTables(2000)
 	master, backup := s.roles()
 	for key, flow := range s.table(backup).flows {
-		if marked := flow.mark == udpMark; marked != (key.Protocol == unix.IPPROTO_UDP) {
+		if marked := flow.mark&^router.MarkMask == udpMark; marked != (key.Protocol == unix.IPPROTO_UDP) {
 			t.Fatalf("%+v has the mark %#x on the BACKUP", key, flow.mark)
 		}
 	}
