@@ -68,7 +68,7 @@ uplinks:
       alpha: {interface: lte0, address: 192.0.2.11}
       bravo: {interface: lte0, address: 192.0.2.12}
 {{- if .IPv6}}
-    ipv6: {prefix: 2001:db8:28::/64, gateway: {{.SecondUplinkGatewayIPv6}}, addresses: ["2001:db8:28::10"], translate: nat66}
+    ipv6: {prefix: 2001:db8:28::/64, gateway: {{.SecondUplinkGatewayIPv6}}, addresses: ["{{.SecondNATAddressIPv6}}"], translate: nat66}
 {{- end}}
 {{- range .LTE}}
     {{.}}
@@ -116,6 +116,7 @@ type documentValues struct {
 	SecondUplink, SecondNetwork              bool
 	SecondUplinkGateway, SecondNATAddress    string
 	SecondUplinkGatewayIPv6, GuestGateway    string
+	SecondNATAddressIPv6                     string
 	// Uplinks and GuestUplinks are the lines that say which uplinks a network may take.
 	Uplinks, GuestUplinks        string
 	LAN, DMZ, WAN, LTE, Election []string
@@ -133,7 +134,7 @@ func (l *Lab) writeDocument(ctx context.Context) error {
 		IPv6:          l.options.IPv6, ClientGatewayIPv6: ClientGatewayIPv6, UplinkGatewayIPv6: UplinkGatewayIPv6,
 		SecondUplink: l.options.SecondUplink, SecondNetwork: l.options.SecondNetwork,
 		SecondUplinkGateway: SecondUplinkGateway, SecondNATAddress: SecondNATAddress,
-		SecondUplinkGatewayIPv6: SecondUplinkGatewayIPv6, GuestGateway: GuestGateway,
+		SecondUplinkGatewayIPv6: SecondUplinkGatewayIPv6, GuestGateway: GuestGateway, SecondNATAddressIPv6: SecondNATAddressIPv6,
 		Uplinks: "uplink: wan", GuestUplinks: "uplink: wan",
 		LAN: l.options.LAN, DMZ: l.options.DMZ, WAN: l.options.WAN, LTE: l.options.LTE, Election: l.options.Election,
 	}

@@ -46,8 +46,10 @@ const (
 	// way outside; SecondNATAddress is the virtual address there.
 	SecondUplinkGateway = "192.0.2.1"
 	SecondNATAddress    = "192.0.2.10"
-	// SecondUplinkGatewayIPv6 is the same over IPv6.
+	// SecondUplinkGatewayIPv6 and SecondNATAddressIPv6 are the same over IPv6, which is
+	// translated there.
 	SecondUplinkGatewayIPv6 = "2001:db8:28::1"
+	SecondNATAddressIPv6    = "2001:db8:28::10"
 	// FirstClientAddress is the first of the client's.
 	FirstClientAddress = "10.0.0.101"
 	// GuestGateway is the virtual address on the dmz, VRID 50, and GuestAddress that of

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -113,10 +112,15 @@ func (s *stand) works(node, network, want string) {
 // address, and returns how long that took since at.
 func (s *stand) reconnects(at time.Time, from string) time.Duration {
 	s.t.Helper()
+	return s.reconnectsTo(lab.ServerAddress, at, from)
+}
+
+func (s *stand) reconnectsTo(server string, at time.Time, from string) time.Duration {
+	s.t.Helper()
 	const attempt = 50 * time.Millisecond
 	var took time.Duration
 	s.eventually("new connections come from "+from, func(ctx context.Context) error {
-		seen, err := s.seenFrom(ctx, attempt)
+		seen, err := s.seenFrom(ctx, server, attempt)
 		if err == nil && seen != netip.MustParseAddr(from) {
 			err = fmt.Errorf("the server sees %s", seen)
 		}
@@ -127,10 +131,10 @@ func (s *stand) reconnects(at time.Time, from string) time.Duration {
 }
 
 // seenFrom sends one datagram over a new flow and returns the address that the server saw.
-func (s *stand) seenFrom(ctx context.Context, patience time.Duration) (seen netip.Addr, err error) {
+func (s *stand) seenFrom(ctx context.Context, server string, patience time.Duration) (seen netip.Addr, err error) {
 	return seen, s.Namespace(lab.Client).Do(func() error {
 		var d net.Dialer
-		c, err := d.DialContext(ctx, "udp", net.JoinHostPort(lab.ServerAddress, fmt.Sprint(echoUDPPort)))
+		c, err := d.DialContext(ctx, "udp", net.JoinHostPort(server, fmt.Sprint(echoUDPPort)))
 		if err != nil {
 			return err
 		}
@@ -330,202 +334,4 @@ func TestUplinkFailsForMaster(t *testing.T) {
 		s.ready()
 		flows.report()
 	}
-}
-
-// TestUplinkLosesPackets makes the wan lose every fifth packet each way: the network moves to the uplink that
-// does not, and the sessions that can bear it stay.
-func TestUplinkLosesPackets(t *testing.T) {
-	s := newUplinkStand(t, lab.Options{}, nodes()...)
-	flows := s.traffic(traffic.ClientConfig{TCPSessions: 20})
-	s.guest.mark()
-	s.breakFar("eth0", "meta protocol ip numgen random mod 5 0")
-	for _, node := range nodes() {
-		s.works(node, "lan", "lte")
-	}
-	s.healFar()
-	flows.report()
-	s.untouched()
-}
-
-// TestUplinkFlaps pulls the wan's cable of both nodes and puts it back, again and again: the network leaves it once
-// and stays away.
-func TestUplinkFlaps(t *testing.T) {
-	const flap = 300 * time.Millisecond
-	s := newUplinkStand(t, lab.Options{}, nodes()...)
-	s.guest.mark()
-	master, _ := s.roles()
-	before := s.status(master)
-	for round := range 10 {
-		for _, node := range nodes() {
-			if round%2 == 0 {
-				s.must(s.Unplug("wan", node))
-			} else {
-				s.must(s.Plug(s.t.Context(), "wan", node))
-			}
-		}
-		s.pass(flap)
-	}
-	for _, node := range nodes() {
-		is, err := s.way(t.Context(), node, "lan")
-		s.must(err)
-		if is.Uplink != "lte" || is.Switches > 1 {
-			t.Errorf("%s leads the network to %s after %d switches, want one to lte", node, is.Uplink, is.Switches)
-		}
-	}
-	if after := s.status(master); after.Role != roleMaster || after.Transitions != before.Transitions {
-		t.Errorf("the role moved: %s is %s", master, after.Role)
-	}
-	s.untouched()
-}
-
-// TestUplinkOfTwoNetworks lets two networks prefer the uplink that fails: each leaves it.
-func TestUplinkOfTwoNetworks(t *testing.T) {
-	s := &uplinkStand{stand: newPairOf(t, lab.Options{
-		SecondUplink: true, SecondNetwork: true, GuestUplinks: "uplinks: [wan, lte]", LAN: []string{probeServer}, DMZ: []string{probeServer},
-	})}
-	master, _ := s.roles()
-	flows := s.traffic(traffic.ClientConfig{TCPSessions: 20, UDPFlows: 10, UDPInterval: udpInterval})
-	guest := s.guestTraffic(traffic.ClientConfig{TCPSessions: 20, UDPFlows: 10, UDPInterval: udpInterval})
-	at := time.Now()
-	for _, node := range nodes() {
-		s.must(s.Unplug("wan", node))
-	}
-	took := s.reconnects(at, lab.SecondNATAddress)
-	t.Logf("new connections after %v, told after %v and %v, table cleared after %v", took, flows.told(at), guest.told(at), s.noneFrom(master, lab.NATAddress, at))
-	for _, network := range []string{"lan", "dmz"} {
-		s.works(master, network, "lte")
-	}
-	s.guestTraffic(traffic.ClientConfig{TCPSessions: 5, UDPFlows: 5, UDPInterval: udpInterval}).report()
-}
-
-// TestUplinkIsSetDown takes the wan's interface down on both nodes, as an administrator does.
-func TestUplinkIsSetDown(t *testing.T) {
-	s := newUplinkStand(t, lab.Options{}, nodes()...)
-	s.switches(uplinkFault{name: "set down", bound: carrierSwitch, inject: func(s *uplinkStand) {
-		for _, node := range nodes() {
-			s.must(s.Namespace(node).Run(exec.Command("ip", "link", "set", "wan0", "down")))
-		}
-	}})
-}
-
-// TestUplinkLosesItsAddress takes a node's own address on the wan away: it comes back, and nobody notices.
-func TestUplinkLosesItsAddress(t *testing.T) {
-	s := newUplinkStand(t, lab.Options{}, nodes()...)
-	flows := s.traffic(traffic.ClientConfig{TCPSessions: 20, UDPFlows: 10, UDPInterval: udpInterval})
-	flows.mark()
-	for node, address := range map[string]string{lab.Alpha: "203.0.113.11/24", lab.Bravo: "203.0.113.12/24"} {
-		s.must(s.Namespace(node).Run(exec.Command("ip", "address", "del", address, "dev", "wan0")))
-		s.eventually("the address of "+node+" is back", func(context.Context) error {
-			return s.Namespace(node).Run(exec.Command("ip", "-o", "route", "get", "203.0.113.1", "from", strings.TrimSuffix(address, "/24")))
-		})
-	}
-	s.ready()
-	snap := flows.report()
-	if snap.UDP.Missing > 0 {
-		t.Errorf("it cost %d datagrams", snap.UDP.Missing)
-	}
-	for _, node := range nodes() {
-		if is, err := s.way(t.Context(), node, "lan"); err != nil || is.Uplink != "wan" {
-			t.Errorf("%s leads the network to %q (%v)", node, is.Uplink, err)
-		}
-	}
-}
-
-// TestUplinkChangesByDocument changes costs, takes an uplink away and gives it back while sessions run: planned changes
-// lose none, not even after a failover.
-func TestUplinkChangesByDocument(t *testing.T) {
-	s := newUplinkStand(t, lab.Options{}, nodes()...)
-	text, err := os.ReadFile(s.ConfigPath())
-	s.must(err)
-	whole := string(text)
-	replaced := func(old, now string) string {
-		t.Helper()
-		changed := strings.Replace(whole, old, now, 1)
-		if changed == whole {
-			t.Fatalf("the document has no %q", old)
-		}
-		return changed
-	}
-	flows := s.traffic(traffic.ClientConfig{TCPSessions: 200, UDPFlows: 50, UDPInterval: udpInterval})
-	master, backup := s.roles()
-	flows.mark()
-	// The wan becomes dearer than the lte.
-	s.change(replaced("    addresses: ["+lab.NATAddress+"]\n", "    addresses: ["+lab.NATAddress+"]\n    cost: 20\n"), master, backup)
-	s.works(master, "lan", "lte")
-	s.reconnects(time.Now(), lab.SecondNATAddress)
-	s.ready()
-	s.must(s.Failover(t.Context(), master))
-	s.becomes(backup, roleMaster)
-	s.ready()
-	flows.undisturbed()
-	// It may not be used any more, but the sessions have their time.
-	s.change(replaced("    uplinks: [wan, lte]\n", "    uplinks: [lte]\n"), backup, master)
-	s.works(backup, "lan", "lte")
-	s.pass(aWhile)
-	flows.report()
-	s.change(whole, backup, master)
-	s.works(backup, "lan", "wan")
-	s.reconnects(time.Now(), lab.NATAddress)
-	s.ready()
-	snap := flows.report()
-	if snap.UDP.Missing > 0 {
-		t.Errorf("the changes cost %d datagrams", snap.UDP.Missing)
-	}
-	s.untouched()
-}
-
-// TestInboundByEachUplink lets hosts outside reach a host inside by the address of each uplink, whichever the network
-// takes itself: the answers leave by where the question came in, through a failover too.
-func TestInboundByEachUplink(t *testing.T) {
-	inside := lab.FirstClientAddress
-	forward := func(protocol string, port int) string {
-		return fmt.Sprintf("{protocol: %s, port: %d, to: \"%s:%d\"}", protocol, port, inside, port)
-	}
-	s := newUplinkStand(t, lab.Options{LAN: []string{"forwards: [" + strings.Join([]string{
-		forward("tcp", echoTCPPort), forward("udp", echoUDPPort), forward("tcp", bulkPort),
-	}, ", ") + "]"}}, nodes()...)
-	var server *traffic.Server
-	binary := os.Getenv(binaryVariable)
-	s.must(s.Namespace(lab.Client).Do(func() (err error) {
-		server, err = traffic.StartServer(exec.Command(binary, "traffic", "server"), traffic.ServerConfig{
-			Address: netip.MustParseAddr(inside), TCPPort: echoTCPPort, UDPPort: echoUDPPort, BulkPort: bulkPort,
-		})
-		return err
-	}))
-	t.Cleanup(func() { _ = server.Stop() })
-	ctx, cancel := s.context()
-	defer cancel()
-	_, err := server.Ready(ctx)
-	s.must(err)
-	var loads []*load
-	for _, address := range []string{lab.NATAddress, lab.SecondNATAddress} {
-		l := &load{s: s.stand}
-		s.must(s.Namespace(lab.Server).Do(func() (err error) {
-			l.Client, err = traffic.StartClient(exec.Command(binary, "traffic", "client"), traffic.ClientConfig{
-				Server: netip.MustParseAddr(address), TCPPort: echoTCPPort, UDPPort: echoUDPPort, BulkPort: bulkPort,
-				TCPSessions: 20, UDPFlows: 10, UDPInterval: udpInterval,
-			})
-			return err
-		}))
-		t.Cleanup(func() { _ = l.Stop() })
-		s.must(l.Ready(ctx))
-		l.mark()
-		loads = append(loads, l)
-	}
-	master, backup := s.roles()
-	s.ready()
-	s.must(s.Failover(t.Context(), master))
-	s.becomes(backup, roleMaster)
-	for _, l := range loads {
-		l.undisturbed()
-	}
-	// By the other uplink they go on when the first one is gone for both nodes, and those who came by it are told.
-	at := time.Now()
-	for _, node := range nodes() {
-		s.must(s.Unplug("wan", node))
-	}
-	s.reconnects(at, lab.SecondNATAddress)
-	loads[1].resumes(time.Now())
-	loads[1].report()
-	s.noneFrom(backup, lab.NATAddress, at)
 }
