@@ -236,3 +236,35 @@ func TestUplinkOfIPv6(t *testing.T) {
 	}
 	s.reconnects(time.Now(), lab.NATAddress)
 }
+
+// TestRoutedAddressMoves cuts the wan of both nodes for a network that looks the same from every uplink: its sessions go
+// on by the other one, and after a failover they go back.
+func TestRoutedAddressMoves(t *testing.T) {
+	const address = "198.18.0.1"
+	s := newPairOf(t, lab.Options{SecondUplink: true, LAN: []string{probeServer, "routed_nat_address: " + address}})
+	lead := func(by string) {
+		t.Helper()
+		s.must(s.Namespace(lab.Server).Run(exec.Command("ip", "route", "replace", address+"/32", "via", by)))
+	}
+	lead(lab.NATAddress)
+	flows := s.traffic(traffic.ClientConfig{TCPSessions: 200, UDPFlows: 50, UDPInterval: udpInterval})
+	flows.mark()
+	at := time.Now()
+	for _, node := range nodes() {
+		s.must(s.Unplug("wan", node))
+	}
+	lead(lab.SecondNATAddress)
+	flows.resumes(at)
+	flows.within(carrierSwitch)
+	master, backup := s.roles()
+	for _, node := range nodes() {
+		s.must(s.Plug(t.Context(), "wan", node))
+	}
+	s.ready()
+	s.must(s.Failover(t.Context(), master))
+	s.becomes(backup, roleMaster)
+	s.works(backup, "lan", "wan")
+	lead(lab.NATAddress)
+	flows.resumes(time.Now())
+	flows.report()
+}
