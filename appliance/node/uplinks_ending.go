@@ -65,7 +65,7 @@ func (e *ending) set(_ context.Context, duties []uplink.Duty) {
 	for _, d := range duties {
 		key := dutyKey{d.Path, d.Uplink}
 		s, known := e.duties[key]
-		if !known || s.duty.Since != d.Since {
+		if !known || s.duty.Begun != d.Begun {
 			s = &standing{pause: firstPause}
 			fresh = true
 		}

@@ -19,9 +19,9 @@ type Duty struct {
 	VRID uint8
 	// Reason says why, in a phrase for events and status.
 	Reason string
-	// Since is when the duty began. A look at the kernel's table is dear, and what is
+	// Begun is when the duty began. A look at the kernel's table is dear, and what is
 	// older than some seconds finds little: look again at growing intervals.
-	Since time.Time
+	Begun time.Time
 	// Outbound tells that the uplink works and that only flows which began inside are to be ended:
 	// those from outside stay with the uplink that they came in by.
 	Outbound bool
@@ -41,7 +41,7 @@ func (s *Selector) Duties(now time.Time) []Duty {
 		}
 		for _, c := range p.candidates {
 			if p.mustEnd(c) && (c.allowed || p.hasLeft(c)) {
-				duties = append(duties, Duty{Path: p.path, Uplink: c.uplink.name, VRID: c.uplink.vrid, Reason: c.reason, Since: later(later(c.failedAt, p.since), s.masterSince)})
+				duties = append(duties, Duty{Path: p.path, Uplink: c.uplink.name, VRID: c.uplink.vrid, Reason: c.reason, Begun: later(later(c.failedAt, p.since), s.masterSince)})
 			}
 		}
 		for _, l := range p.left {
@@ -66,7 +66,7 @@ func (p *path) hasLeft(c *candidate) bool {
 // drained tells whether the flows on an uplink that was left must end now.
 func (p *path) drained(now time.Time, l left) (Duty, bool) {
 	c := p.find(l.uplink)
-	d := Duty{Path: p.path, Uplink: l.uplink, VRID: l.vrid, Reason: l.reason, Since: l.until}
+	d := Duty{Path: p.path, Uplink: l.uplink, VRID: l.vrid, Reason: l.reason, Begun: l.until}
 	if now.Before(l.until) || c != nil && p.mustEnd(c) {
 		return d, false
 	}

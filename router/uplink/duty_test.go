@@ -21,7 +21,7 @@ func TestDutiesOfAFailure(t *testing.T) {
 	w.carrier("fibre", false)
 	w.expectDuties("lan/fibre")
 	d := w.s.Duties(w.now)[0]
-	if d.VRID != 1 || d.Since != w.now || !strings.Contains(d.Reason, "no carrier") {
+	if d.VRID != 1 || d.Begun != w.now || !strings.Contains(d.Reason, "no carrier") {
 		t.Errorf("%+v", d)
 	}
 	w.run(time.Hour)
@@ -224,7 +224,7 @@ func TestDutiesAfterFailover(t *testing.T) {
 	w.expectDuties()
 	w.s.SetRole(w.now, true)
 	w.expectDuties("lan/fibre")
-	if d := w.s.Duties(w.now)[0]; d.Since != w.now {
+	if d := w.s.Duties(w.now)[0]; d.Begun != w.now {
 		t.Errorf("%+v", d)
 	}
 	w.s.SetRole(w.now, false)
