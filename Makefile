@@ -17,7 +17,7 @@ test: tools
 	@if [ "$$(id -u)" != 0 ]; then echo 'Not root, so the tests with network namespaces are skipped in:'; \
 		grep -rlF 'netns.New(' --include='*_test.go' . | xargs -r -n1 dirname | sort -u; fi
 	go vet ./...
-	go test -p 1 -timeout 20m ./...
+	go test -p 1 -timeout 40m ./...
 
 tools:
 	@tests/tools.sh
@@ -26,7 +26,7 @@ sim:
 	go test ./tests/sim/... -timeout 60m -seeds $(SEEDS)
 
 netns: tools
-	go test -count=1 -timeout 20m ./tests/netns ./tests/hostile
+	go test -count=1 -timeout 40m ./tests/netns ./tests/hostile
 
 interop: tools
 	go test -count=1 -timeout 10m ./tests/interop
