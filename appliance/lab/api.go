@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"tandem/appliance/status"
+	"tandem/vrrp"
 )
 
 const (
@@ -166,6 +167,9 @@ func shortcomings(reports []report) []string {
 			wrong = append(wrong, r.name+" is not connected to its peer")
 		} else if !r.status.Sync.Complete {
 			wrong = append(wrong, r.name+" has not synchronised its sessions")
+		}
+		if p := r.status.Priority; p > 0 && p < vrrp.HealthyPriority {
+			wrong = append(wrong, fmt.Sprintf("%s is impaired, its priority is %d", r.name, p))
 		}
 		for _, carrier := range r.status.Recovering {
 			wrong = append(wrong, r.name+" lets "+carrier+" prove that it is back")

@@ -44,6 +44,9 @@ const (
 	// lateness is how late after its timeout a failure may be told. One that comes later
 	// tells of a stall of this node, not of the uplink.
 	lateness = 500 * time.Millisecond
+	// firstFall is how many failures in a row make a gateway dead that has not answered yet: a port that
+	// has just come up loses its first packets.
+	firstFall = 3
 	// forgotten is how long after its timeout a probe is given up if no outcome comes.
 	forgotten = 2 * time.Second
 )
@@ -287,8 +290,11 @@ func (m *monitor) failure(now time.Time, i int, reason string) bool {
 	}
 	m.rises = 0
 	m.attempts[i].failed = true
-	if m.state == Working && m.failed() < m.needed() {
+	switch {
+	case m.state == Working && m.failed() < m.needed():
 		m.weigh()
+		return true
+	case m.state == Unknown && m.kind == Gateway && m.failed() < firstFall:
 		return true
 	}
 	before := m.state
