@@ -49,8 +49,8 @@ uplinks:
     gateway: {{.UplinkGateway}}
     addresses: [{{.NATAddress}}]
     ports:
-      alpha: {interface: wan0, address: 203.0.113.11}
-      bravo: {interface: wan0, address: 203.0.113.12}
+      alpha: {interface: wan0, address: 203.0.113.11{{if and .IPv6 .SecondUplink}}, ipv6: "2001:db8:14::11"{{end}}}
+      bravo: {interface: wan0, address: 203.0.113.12{{if and .IPv6 .SecondUplink}}, ipv6: "2001:db8:14::12"{{end}}}
 {{- if .IPv6}}
     ipv6: {prefix: 2001:db8:14::/64, gateway: {{.UplinkGatewayIPv6}}}
 {{- end}}
@@ -65,8 +65,8 @@ uplinks:
     addresses: [{{.SecondNATAddress}}]
     cost: 10
     ports:
-      alpha: {interface: lte0, address: 192.0.2.11}
-      bravo: {interface: lte0, address: 192.0.2.12}
+      alpha: {interface: lte0, address: 192.0.2.11{{if .IPv6}}, ipv6: "2001:db8:28::11"{{end}}}
+      bravo: {interface: lte0, address: 192.0.2.12{{if .IPv6}}, ipv6: "2001:db8:28::12"{{end}}}
 {{- if .IPv6}}
     ipv6: {prefix: 2001:db8:28::/64, gateway: {{.SecondUplinkGatewayIPv6}}, addresses: ["{{.SecondNATAddressIPv6}}"], translate: nat66}
 {{- end}}

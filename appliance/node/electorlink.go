@@ -235,6 +235,9 @@ func (l *electorLink) listen(ctx context.Context) error {
 		l.changed = make(chan struct{})
 		l.mu.Unlock()
 		l.node.observer.wake()
+		if before.Peer.Priority != r.Peer.Priority || before.Peer.Ready != r.Peer.Ready {
+			signal(l.node.uplinks.kick) // a switch may have waited for the peer
+		}
 		if before.State != r.State || before.Term != r.Term {
 			l.node.log.Info("role", "role", r.State, "reason", r.Reason, "term", r.Term)
 			l.node.events.add(roleEvent(before, r))

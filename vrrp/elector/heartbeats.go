@@ -157,7 +157,12 @@ func (e *elector) receiveHeartbeat(now time.Time, link int, b []byte) {
 		l.received++
 		l.heardAt = now
 		h.received++
+		before := e.group.Peer()
 		e.step(now, vrrp.Input{Heartbeat: &beat, Link: link})
+		// Whether the peer could take over decides at once what the node does about an uplink that died.
+		if after := e.group.Peer(); after.Priority != before.Priority || after.Ready != before.Ready || after.Configuration != before.Configuration {
+			e.reportAt = now
+		}
 	case vrrp.HeartbeatRepeated:
 		l.received++
 		l.heardAt = now
