@@ -126,6 +126,13 @@ func (f Fitness) priority(base, rank uint8) uint8 {
 	return uint8(HealthyPriority-lost*bandWidth) + min(rank, bandWidth-1)
 }
 
+// MayYieldTo tells that a peer with a priority has fewer failures than this node, or that neither
+// has any: then what fails next on this node moves the role.
+func (f Fitness) MayYieldTo(priority uint8) bool {
+	theirs := FailuresOf(priority)
+	return theirs < f.Failed || theirs == 0 && f.Failed == 0
+}
+
 // FailuresOf returns the number of failures that an advertised priority tells of. One that
 // recovers counts as failed.
 func FailuresOf(priority uint8) int {

@@ -343,13 +343,11 @@ func (l *electorLink) setFitness(f elector.Fitness) {
 	l.sendLocked(elector.Command{Fitness: &f})
 }
 
-// outranked tells that a peer with this priority has fewer failures than this node knows
-// of itself, or that neither has any.
+// outranked tells that this node would yield to a peer with this priority.
 func (l *electorLink) outranked(priority uint8) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	theirs := vrrp.FailuresOf(priority)
-	return theirs < l.fitness.Failed || theirs == 0 && l.fitness.Failed == 0
+	return l.fitness.MayYieldTo(priority)
 }
 
 // alive tells the elector that the node is.

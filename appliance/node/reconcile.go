@@ -184,6 +184,13 @@ func (n *node) reconcile(ctx context.Context) bool {
 	return err == nil
 }
 
+// reconciledSince tells that a round has ended after a moment, with nothing left to do.
+func (n *node) reconciledSince(at time.Time) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.state.reconciled && n.state.roundAt.After(at)
+}
+
 // programmedBefore tells that a round has ended before.
 func (n *node) programmedBefore() bool {
 	select {

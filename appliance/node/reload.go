@@ -32,6 +32,8 @@ func (n *node) reload(ctx context.Context) (status.Reload, error) {
 	if next.hash == before.hash {
 		return result, nil
 	}
+	// Whoever asked may go away: a document is not put into force by half.
+	ctx = context.WithoutCancel(ctx)
 	if err := n.install(ctx, next); err != nil {
 		return result, errors.Join(fmt.Errorf("the document was not put into force: %w", err), n.install(ctx, before))
 	}
@@ -43,8 +45,7 @@ func (n *node) reload(ctx context.Context) (status.Reload, error) {
 
 // install makes everything follow a document: the kernel first, so that there are links for the adverts.
 func (n *node) install(ctx context.Context, s *setup) error {
-	n.current.Store(s)
-	if err := n.uplinks.reconfigure(); err != nil {
+	if err := n.uplinks.reconfigure(s); err != nil {
 		return err
 	}
 	if n.sync != nil {

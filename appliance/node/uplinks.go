@@ -41,6 +41,8 @@ type uplinks struct {
 	selector  *uplink.Selector
 	selection uplink.Selection
 	intent    router.Intent
+	// strayedAt is when a route could not be moved; zero once the reconciler has put that right.
+	strayedAt time.Time
 	// failures are what spoke against this node as MASTER at the last look.
 	failures []string
 	switches status.Switches
@@ -85,12 +87,14 @@ func (u *uplinks) derive(chosen uplink.Selection) error {
 	return nil
 }
 
-// reconfigure follows a changed document. What is known of uplinks that stay is kept.
-func (u *uplinks) reconfigure() error {
+// reconfigure puts a changed document into force and follows it. What is known of uplinks that
+// stay is kept, and no choice of before is joined with the new document.
+func (u *uplinks) reconfigure(s *setup) error {
 	u.rerouting.Lock()
 	defer u.rerouting.Unlock()
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	u.node.current.Store(s)
 	u.selector.Reconfigure(time.Now(), uplink.NewConfig(u.node.doc()))
 	signal(u.kick)
 	return u.derive(u.selector.Selection())
@@ -128,7 +132,7 @@ func (u *uplinks) run(ctx context.Context) error {
 				<-u.places
 			})
 		}
-		u.follow(ctx)
+		u.follow()
 		timer.Reset(u.pause(time.Now()))
 	}
 }
@@ -225,7 +229,7 @@ func (u *uplinks) links(now time.Time, up map[string]bool) []string {
 // follow leads the traffic where the selector wants it, then lets the flows end that
 // cannot follow. The order matters: a flow that ends before its route has gone comes
 // back on the dead uplink.
-func (u *uplinks) follow(ctx context.Context) {
+func (u *uplinks) follow() {
 	u.rerouting.Lock()
 	defer u.rerouting.Unlock()
 	u.mu.Lock()
@@ -247,6 +251,7 @@ func (u *uplinks) follow(ctx context.Context) {
 	if !same {
 		if _, err := u.node.kernel.Reroute(before, after); err != nil {
 			u.node.log.Warn("a route could not be moved at once; the next look at the kernel tries again", "error", oneLine(err))
+			u.strayedAt = time.Now()
 		}
 		u.node.rejudge()
 		if err := saveSelection(u.node.path(selectionName), chosen); err != nil {
@@ -260,10 +265,16 @@ func (u *uplinks) follow(ctx context.Context) {
 	for _, s := range switches {
 		u.report(now, s)
 	}
+	if !u.strayedAt.IsZero() {
+		if !u.node.reconciledSince(u.strayedAt) {
+			return // the flows wait until there is another way for them
+		}
+		u.strayedAt = time.Time{}
+	}
 	u.mu.Lock()
 	duties := u.selector.Duties(now)
 	u.mu.Unlock()
-	u.teardown.set(ctx, duties)
+	u.teardown.set(duties)
 }
 
 // report tells of a switch.

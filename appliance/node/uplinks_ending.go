@@ -57,7 +57,7 @@ func (e *ending) close() {
 }
 
 // set takes the duties that stand now.
-func (e *ending) set(_ context.Context, duties []uplink.Duty) {
+func (e *ending) set(duties []uplink.Duty) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	kept := make(map[dutyKey]*standing, len(duties))
@@ -95,13 +95,13 @@ func (e *ending) run(ctx context.Context) {
 }
 
 // due returns the duties to look after now.
-func (e *ending) due(now time.Time) []*standing {
+func (e *ending) due(now time.Time) []uplink.Duty {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	var list []*standing
+	var list []uplink.Duty
 	for _, s := range e.duties {
 		if !now.Before(s.next) {
-			list = append(list, s)
+			list = append(list, s.duty)
 			s.next = now.Add(s.pause)
 			s.pause = min(2*s.pause, maxEndingPause)
 		}
@@ -123,8 +123,8 @@ func (e *ending) pause(now time.Time) time.Duration {
 func (e *ending) round(ctx context.Context) {
 	due := e.due(time.Now())
 	var flows []teardown.Flows
-	for _, s := range due {
-		if f, ok := flowsOf(e.node.doc(), s.duty); ok {
+	for _, d := range due {
+		if f, ok := flowsOf(e.node.doc(), d); ok {
 			flows = append(flows, f)
 		}
 	}
@@ -153,10 +153,10 @@ func (e *ending) round(ctx context.Context) {
 }
 
 // about names the networks and uplinks of duties, and the reason of the first.
-func about(due []*standing) (where, reason string) {
+func about(due []uplink.Duty) (where, reason string) {
 	var names []string
-	for _, s := range due {
-		name := s.duty.Path.Network + " on " + s.duty.Uplink
+	for _, d := range due {
+		name := d.Path.Network + " on " + d.Uplink
 		if !slices.Contains(names, name) {
 			names = append(names, name)
 		}
@@ -166,5 +166,5 @@ func about(due []*standing) (where, reason string) {
 	if more := len(names) - most; more > 0 {
 		where += fmt.Sprintf(" and %d more", more)
 	}
-	return where, due[0].duty.Reason
+	return where, due[0].Reason
 }

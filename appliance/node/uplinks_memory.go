@@ -39,7 +39,7 @@ func loadSelection(path string) (uplink.Selection, error) {
 	return chosen, nil
 }
 
-// saveSelection replaces the file at once, so that a crash leaves the old one or the new one.
+// saveSelection replaces the file at once, so that a process that dies leaves the old one or the new one.
 func saveSelection(path string, chosen uplink.Selection) error {
 	kept := make([]keptChoice, 0, len(chosen))
 	for p, name := range chosen {

@@ -161,12 +161,13 @@ func TestEveryClientKnows(t *testing.T) {
 
 	l.ip(t, l.server, "link set ua down")
 	go func() {
-		for {
+		pace := time.NewTicker(5 * time.Millisecond)
+		defer pace.Stop()
+		for range pace.C {
 			if _, err := active.Write(make([]byte, 512)); err != nil {
 				ends <- ending{"active", err, time.Now()}
 				return
 			}
-			time.Sleep(5 * time.Millisecond)
 		}
 	}()
 	start := time.Now()
