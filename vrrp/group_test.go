@@ -319,8 +319,15 @@ func TestMayYieldTo(t *testing.T) {
 		peer   uint8
 		want   bool
 	}{
-		{0, 200, true}, {0, 100, true}, {0, 91, false}, {0, 80, false},
-		{1, 100, true}, {1, 91, false}, {1, 80, false}, {2, 81, true}, {2, 70, false},
+		{0, 200, true},
+		{0, 100, true},
+		{0, 91, false},
+		{0, 80, false},
+		{1, 100, true},
+		{1, 91, false},
+		{1, 80, false},
+		{2, 81, true},
+		{2, 70, false},
 	} {
 		if got := (Fitness{Failed: tt.failed}).MayYieldTo(tt.peer); got != tt.want {
 			t.Errorf("%d failures, a peer of priority %d: %v, want %v", tt.failed, tt.peer, got, tt.want)
